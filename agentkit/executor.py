@@ -1,0 +1,174 @@
+"""Run one agent over many tasks, a bounded number at a time, and keep everything that happened.
+
+What it holds: `ParallelAgentExecutor`: what you ask for is checked here, and what can run is made to fit.
+Guarantees: bad arguments are refused before anything starts; nothing about one run is shared with the next but
+the limiter. Bound to the event loop it is used on; use one executor per loop.
+Strategy: `Workers` pulls tasks and attempts them, `Run` is the handle, `Report` the log; this file is their front door.
+Opened by notebook 01.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+from collections.abc import AsyncIterable, Callable, Iterable, Sized
+from concurrent.futures import Executor
+from typing import Any
+
+from agentkit.agent_call import as_coroutine_function
+from agentkit.report import Report
+from agentkit.run import Run
+from agentkit.semaphore import CapacityLimiter
+from agentkit.workers import Settings
+
+__all__ = ["ParallelAgentExecutor"]
+
+
+class ParallelAgentExecutor:
+    """Runs an agent over many tasks: at most `max_concurrency` at a time, failures kept, nothing lost.
+
+    >>> async def agent(question):
+    ...     await asyncio.sleep(0.001)
+    ...     return len(question)
+    >>> report = asyncio.run(ParallelAgentExecutor(max_concurrency=2).execute(["why", "how", "when"], agent))
+    >>> report.results, report.summary.succeeded, report.summary.peak_in_flight
+    ([3, 3, 4], 3, 2)
+
+    An agent is any `async def agent(task)`; a plain function is one too and runs in a pool of threads.
+
+    - `max_concurrency`: tasks in flight at once; 0 runs one after another in this very thread, for debugging; None
+      is no limit; a `CapacityLimiter` may be handed in and shared with other executors.
+    - `timeout` bounds one attempt, `deadline` a task from its submission, waiting included; both in seconds.
+    - `on_error`: `"collect"` keeps a failure and goes on; `"stop"` starts nothing new, cancels the others and returns
+      what was done; `"raise"` does the same and raises the error, with the report as its `.report`.
+    - `max_failures=n`: with `"collect"`, stop at the n-th failure.
+    - `pool`: any `concurrent.futures.Executor`, for agents that are plain functions.
+    """
+
+    def __init__(
+        self,
+        max_concurrency: int | CapacityLimiter | None = 10,
+        *,
+        timeout: float | None = None,
+        deadline: float | None = None,
+        on_error: str = "collect",
+        max_failures: int | None = None,
+        pool: Executor | None = None,
+    ) -> None:
+        self.serial = max_concurrency == 0
+        """Whether tasks run one after another in the caller's thread."""
+        self.limiter = _limiter(max_concurrency)
+        """The slots; `executor.limiter.limit = 25` takes effect at once, also during a run."""
+        self.pool = pool
+        """The pool that plain functions run in; None for threads made when they are needed."""
+        if on_error not in ("collect", "stop", "raise"):
+            raise ValueError(
+                f"on_error must be 'collect', 'stop' or 'raise', got {on_error!r}; use 'collect' to keep failures"
+            )
+        if max_failures is not None and (not isinstance(max_failures, int) or max_failures < 1):
+            raise ValueError(f"max_failures must be 1 or more, got {max_failures!r}; use None for no bound")
+        if pool is not None and not isinstance(pool, Executor):
+            raise TypeError(f"pool must be a concurrent.futures.Executor, got {pool!r}; use None for threads")
+        self._settings = Settings(
+            timeout=_seconds("timeout", timeout),
+            deadline=_seconds("deadline", deadline),
+            on_error=on_error,
+            max_failures=max_failures,
+        )
+
+    async def execute(
+        self,
+        tasks: Iterable[Any] | AsyncIterable[Any],
+        agent_fn: Callable[[Any], Any],
+        aggregator: Callable[[list[Any]], Any] | None = None,
+        *,
+        within: float | None = None,
+    ) -> Report:
+        """Run `agent_fn` over `tasks` and return the `Report`.
+
+        `aggregator(outcomes)` makes `report.aggregated` from all outcomes, failed ones included; it may be async.
+        `within` bounds the whole run in seconds: what is in flight then counts as a timeout, the rest as not started.
+        """
+        if aggregator is not None and not callable(aggregator):
+            raise TypeError(f"aggregator must be callable, got {aggregator!r}; use None for none")
+        report = await self.start(tasks, agent_fn, within=within)
+        if aggregator is not None:
+            try:
+                report.aggregated = aggregator(report.individual_results)
+                if inspect.isawaitable(report.aggregated):
+                    report.aggregated = await report.aggregated
+            except Exception as error:
+                error.add_note(f"raised by the aggregator; the run itself is in .report: {report!r}")
+                error.report = report  # type: ignore[attr-defined]
+                raise
+        return report
+
+    def start(
+        self,
+        tasks: Iterable[Any] | AsyncIterable[Any],
+        agent_fn: Callable[[Any], Any],
+        *,
+        within: float | None = None,
+    ) -> Run:
+        """Begin at once and return the live `Run`; await it for the `Report`."""
+        asyncio.get_running_loop()  # a clear RuntimeError outside a coroutine
+        run = self._run(tasks, agent_fn, within, keep=True)
+        run._begin()
+        return run
+
+    def stream(
+        self,
+        tasks: Iterable[Any] | AsyncIterable[Any],
+        agent_fn: Callable[[Any], Any],
+        *,
+        ordered: bool = False,
+        within: float | None = None,
+    ) -> Run:
+        """Return a `Run` to iterate over with `async for`: outcomes as they finish, or in input order.
+
+        It begins with the iteration. Nothing is kept, the input may be endless, and a slow reader slows the workers.
+        """
+        return self._run(tasks, agent_fn, within, keep=False, ordered=ordered)
+
+    def _run(self, tasks: Any, agent_fn: Any, within: float | None, **how: Any) -> Run:
+        settings = self._settings.with_within(_seconds("within", within))
+        source, total = _source(tasks)
+        call, on_end = as_coroutine_function(agent_fn, self.limiter, pool=self.pool, serial=self.serial)
+        return Run(source, call, self.limiter, settings, total=total, on_end=on_end, **how)
+
+    def __repr__(self) -> str:
+        return f"<ParallelAgentExecutor {'serial' if self.serial else repr(self.limiter)[1:-1]}>"
+
+
+def _limiter(max_concurrency: int | CapacityLimiter | None) -> CapacityLimiter:
+    if isinstance(max_concurrency, CapacityLimiter):
+        return max_concurrency
+    remedy = "use 0 to run one after another, None for no limit"
+    if isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int | None):
+        raise TypeError(
+            f"max_concurrency must be a whole number or a CapacityLimiter, got {max_concurrency!r}; {remedy}"
+        )
+    if max_concurrency is not None and max_concurrency < 0:
+        raise ValueError(f"max_concurrency must be 0 or more, got {max_concurrency}; {remedy}")
+    return CapacityLimiter(1 if max_concurrency == 0 else max_concurrency)
+
+
+def _seconds(name: str, value: float | None) -> float | None:
+    remedy = "give seconds, or None for no bound"
+    if isinstance(value, bool) or not isinstance(value, int | float | None):
+        raise TypeError(f"{name} must be a number of seconds, got {value!r}; {remedy}")
+    if value is not None and not value > 0:
+        raise ValueError(f"{name} must be more than 0 seconds, got {value:g}; {remedy}")
+    return None if value == math.inf else value
+
+
+def _source(tasks: Any) -> tuple[Any, int | None]:
+    """Return an iterator over the tasks, and how many there are where that is known."""
+    if isinstance(tasks, str | bytes):
+        raise TypeError(f"tasks must be an iterable of tasks, got the single text {tasks!r:.40}; put it in a list")
+    if isinstance(tasks, AsyncIterable):
+        return aiter(tasks), None
+    if not isinstance(tasks, Iterable):
+        raise TypeError(f"tasks must be an iterable or async iterable, got {tasks!r:.60}; put a single task in a list")
+    return iter(tasks), len(tasks) if isinstance(tasks, Sized) else None

@@ -1,0 +1,344 @@
+"""The log of a run, and its views.
+
+What it holds: `Span` and `Attempt` (what happened inside a task), `Outcome` (one task from submission to
+finish), `Summary` (the figures) and `Report` (all of it, with frame, picture and table).
+Guarantee: every picture and every number of a run is computed from its outcomes; there is no second bookkeeping.
+All times are seconds since the run began, on the clock of the loop that ran it, real or virtual.
+`span("calling")` adds to the log from inside an agent; outside a run it does nothing.
+Opened by notebook 01.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import cached_property, reduce
+from operator import add
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["STATUSES", "Attempt", "Outcome", "Report", "Span", "Summary", "span"]
+
+STATUSES = ("success", "failed", "timeout", "cancelled", "rejected")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A named stretch of time inside a task, such as a call to the provider."""
+
+    name: str
+    """What was going on: `"calling"` for a request to a provider; other names are yours."""
+    started: float
+    """Seconds since the run began."""
+    finished: float
+    """Seconds since the run began."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at a task. A task has several only where a retry policy is at work."""
+
+    started: float
+    """Seconds since the run began."""
+    finished: float
+    """Seconds since the run began."""
+    error: BaseException | None = None
+    """Why this try failed; None for the one that succeeded."""
+
+
+class _Reads:
+    """Lets code written for plain dicts read a record: `record["name"]` is `record.name`."""
+
+    __slots__ = ()
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return getattr(self, name)
+        except (AttributeError, TypeError):
+            raise KeyError(name) from None
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return `record[name]`, or `default` where there is no such name."""
+        return getattr(self, name, default)
+
+
+@dataclass(slots=True)
+class Outcome(_Reads):
+    """What became of one task.
+
+    >>> outcome = Outcome(7, "a question", "failed", error=KeyError("label"), started=1.0, finished=3.5)
+    >>> outcome.latency, outcome["status"], outcome.reason
+    (2.5, 'failed', "KeyError: 'label'")
+    """
+
+    task_id: int
+    """The task's place in the input, counted from 0."""
+    task: Any
+    """The task itself, as it was handed in."""
+    status: str = "cancelled"
+    """One of `success, failed, timeout, cancelled, rejected`."""
+    result: Any = None
+    """What the agent returned; None unless `status` is `success`."""
+    error: BaseException | None = None
+    """The exception itself; None where `status` is `success`."""
+    submitted: float = 0.0
+    """When the run knew of the task. For an iterable that is 0, for an async iterable the moment it arrived."""
+    started: float | None = None
+    """When its first attempt began; None if it never did."""
+    finished: float | None = None
+    """When the last attempt ended, or the run gave it up; None while it goes on."""
+    _attempts: tuple[Attempt, ...] | None = field(default=None, repr=False)
+    spans: tuple[Span, ...] = ()
+    """What the agent logged with `span`, in the order in which the spans ended."""
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """Every try, oldest first; empty if the task never started."""
+        if self._attempts is not None:
+            return self._attempts
+        if self.started is None or self.finished is None:
+            return ()
+        return (Attempt(self.started, self.finished, self.error),)
+
+    @property
+    def waited(self) -> float | None:
+        """Seconds from submission to the first attempt; None if it never started."""
+        return None if self.started is None else self.started - self.submitted
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds from the first attempt to the end, without the wait for a slot; None if it never started."""
+        return None if self.started is None or self.finished is None else self.finished - self.started
+
+    @property
+    def reason(self) -> str:
+        """The error in words: its type, and its message where it has one. Empty for a success."""
+        if self.error is None:
+            return ""
+        name, message = type(self.error).__name__, str(self.error)
+        return f"{name}: {message}" if message else name
+
+
+@dataclass(frozen=True, slots=True)
+class Summary(_Reads):
+    """A run in figures. `succeeded + failed == total`, always."""
+
+    total: int
+    """Tasks the run knew of."""
+    succeeded: int
+    """Tasks whose status is `success`."""
+    failed: int
+    """All the others, whatever stopped them; `by_status` tells them apart."""
+    by_status: dict[str, int]
+    """Tasks by status; a status that did not occur is absent."""
+    makespan: float
+    """Seconds from the start of the run to the end of its last task."""
+    throughput: float
+    """Successes per second over the makespan; 0.0 where the makespan is 0."""
+    latency_p50: float | None
+    """Median seconds from first attempt to end, over the successes; None without any."""
+    latency_p95: float | None
+    """95 of 100 successes took at most this many seconds."""
+    retries: int
+    """Attempts beyond the first, over all tasks."""
+    peak_in_flight: int
+    """The most tasks that were being attempted at one instant."""
+    usage: Any
+    """Sum of `result.usage` over the results that have one, failed tasks not counted; None without any."""
+
+    def __repr__(self) -> str:
+        parts = [f"{self.succeeded} of {self.total} succeeded"]
+        parts += [f"{count} {status}" for status, count in self.by_status.items() if status != "success"]
+        if self.retries:
+            parts.append(f"{self.retries} retr{'y' if self.retries == 1 else 'ies'}")
+        parts.append(f"at most {self.peak_in_flight} in flight")
+        parts.append(f"{self.makespan:.3g} s")
+        return f"<Summary: {', '.join(parts)}>"
+
+
+def percentile(values: Sequence[float], share: float) -> float | None:
+    """Nearest-rank percentile: the smallest value that at least `share` of all do not exceed.
+
+    >>> percentile([4, 1, 3, 2], 0.5), percentile([], 0.5)
+    (2, None)
+    """
+    if not values:
+        return None
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+
+
+def peak(intervals: Sequence[tuple[float, float]]) -> int:
+    """Return the most intervals that overlap; one that ends when another begins does not overlap it.
+
+    >>> peak([(0, 2), (1, 3), (2, 4)])
+    2
+    """
+    lasting = [(start, end) for start, end in intervals if end > start]
+    now, most = 0, min(1, len(intervals))
+    for _, step in sorted([(start, 1) for start, _ in lasting] + [(end, -1) for _, end in lasting]):
+        now += step
+        most = max(most, now)
+    return most
+
+
+class Report(_Reads):
+    """What a run leaves: every outcome in input order, and views of them.
+
+    >>> report = Report([Outcome(0, "a", "success", 1, started=0.0, finished=2.0), Outcome(1, "b", "failed")])
+    >>> report.summary.succeeded, report["summary"]["failed"], report.results
+    (1, 1, [1])
+    """
+
+    def __init__(
+        self,
+        individual_results: Sequence[Outcome],
+        *,
+        limits: Sequence[tuple[float, float]] = (),
+        stopped: str | None = None,
+    ) -> None:
+        self.individual_results = list(individual_results)
+        """One `Outcome` per task, in the order of the input."""
+        self.aggregated: Any = None
+        """What the aggregator returned; None without one."""
+        self.limits = tuple(limits)
+        """The concurrency limit over time as `(second, limit)`; several rows where it was changed during the run."""
+        self.stopped = stopped
+        """Why the run ended before its input did; None if it ran to the end."""
+
+    @property
+    def results(self) -> list[Any]:
+        """What the successful tasks returned, in input order."""
+        return [outcome.result for outcome in self.individual_results if outcome.status == "success"]
+
+    @property
+    def failures(self) -> list[Outcome]:
+        """The outcomes that are not successes, in input order."""
+        return [outcome for outcome in self.individual_results if outcome.status != "success"]
+
+    @cached_property
+    def summary(self) -> Summary:
+        """The figures of the run, computed once from its outcomes."""
+        outcomes = self.individual_results
+        counts = Counter(outcome.status for outcome in outcomes)
+        latencies = [o.latency for o in outcomes if o.status == "success" and o.latency is not None]
+        attempts = [attempt for outcome in outcomes for attempt in outcome.attempts]
+        makespan = max((o.finished for o in outcomes if o.finished is not None), default=0.0)
+        usages = [o.result.usage for o in outcomes if getattr(o.result, "usage", None) is not None]
+        return Summary(
+            total=len(outcomes),
+            succeeded=counts["success"],
+            failed=len(outcomes) - counts["success"],
+            by_status={status: counts[status] for status in STATUSES if counts[status]},
+            makespan=makespan,
+            throughput=counts["success"] / makespan if makespan else 0.0,
+            latency_p50=percentile(latencies, 0.50),
+            latency_p95=percentile(latencies, 0.95),
+            retries=len(attempts) - sum(1 for outcome in outcomes if outcome.attempts),
+            peak_in_flight=peak([(attempt.started, attempt.finished) for attempt in attempts]),
+            usage=reduce(add, usages) if usages else None,
+        )
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return one row per task as a pandas frame; `attempts` is their number, `error` its text."""
+        import pandas
+
+        rows = [
+            {
+                "task_id": o.task_id,
+                "task": o.task,
+                "status": o.status,
+                "result": o.result,
+                "error": o.reason,
+                "submitted": o.submitted,
+                "started": o.started,
+                "finished": o.finished,
+                "waited": o.waited,
+                "latency": o.latency,
+                "attempts": len(o.attempts),
+            }
+            for o in self.individual_results
+        ]
+        return pandas.DataFrame(rows).set_index("task_id") if rows else pandas.DataFrame()
+
+    def plot(self, kind: str = "timeline", **options: Any) -> Any:
+        """Draw the run: `"timeline"`, `"in_flight"`, `"queue_depth"` and others; see `agentkit.lab.plots`."""
+        from agentkit.lab import plots
+
+        return plots.draw(kind, self, **options)
+
+    def __iter__(self) -> Iterator[Outcome]:
+        return iter(self.individual_results)
+
+    def __len__(self) -> int:
+        return len(self.individual_results)
+
+    def __repr__(self) -> str:
+        stopped = f"; stopped: {self.stopped}" if self.stopped else ""
+        return repr(self.summary).replace("<Summary: ", "<Report: ")[:-1] + stopped + ">"
+
+    def _repr_html_(self, rows: int = 20) -> str:
+        """Show the run as a table; everything that came from an agent is escaped."""
+        head = "".join(f"<th>{name}</th>" for name in ("task", "status", "result or error", "waited", "latency"))
+        body = ""
+        for outcome in self.individual_results[:rows]:
+            said = outcome.result if outcome.status == "success" else outcome.reason
+            cells = [_short(outcome.task), outcome.status, _short(said), _seconds(outcome.waited)]
+            body += (
+                "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in [*cells, _seconds(outcome.latency)]) + "</tr>"
+            )
+        more = len(self) - rows
+        if more > 0:
+            body += f"<tr><td colspan=5>and {more} more: .to_frame() has them all</td></tr>"
+        caption = html.escape(repr(self)[9:-1])
+        return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _short(value: object, width: int = 60) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f} s"
+
+
+class Recorder:
+    """Where `span` writes: one per worker, pointing at the outcome the worker is busy with."""
+
+    __slots__ = ("began", "loop", "outcome")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, began: float) -> None:
+        self.loop, self.began = loop, began
+        self.outcome: Outcome | None = None
+
+
+recorder: ContextVar[Recorder | None] = ContextVar("agentkit recorder", default=None)
+
+
+@contextmanager
+def span(name: str) -> Iterator[None]:
+    """Log a named stretch of an agent's time, for the timeline; `ChatAgent` logs `"calling"` by itself.
+
+    >>> with span("reading a file"):
+    ...     text = "…"
+
+    Works in coroutines and in plain functions run in a pool. Outside a run it does nothing.
+    """
+    log = recorder.get()
+    outcome = None if log is None else log.outcome
+    if log is None or outcome is None:
+        yield
+        return
+    started = log.loop.time() - log.began
+    try:
+        yield
+    finally:
+        outcome.spans += (Span(name, started, log.loop.time() - log.began),)

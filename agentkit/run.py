@@ -1,0 +1,209 @@
+"""A run in progress: the handle to watch, pause and cancel it, and to get what it yields.
+
+What it holds: `Run`, which `ParallelAgentExecutor.start` and `.stream` return, and `RunStatistics`.
+Guarantees: awaiting it gives the report, or raises with the report attached; leaving it early, by `break`, an error
+or cancellation, leaves no task behind. Not for threads; bound to the loop it began on.
+Strategy: `Workers` does the work; this file decides what is kept, in which order it is handed on, and when to wait.
+Opened by notebook 03.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from agentkit.report import Outcome, Report
+from agentkit.semaphore import CapacityLimiter
+from agentkit.workers import Settings, Workers
+
+__all__ = ["Run", "RunStatistics"]
+
+WINDOW = 4  # the workers of a stream run ahead of its reader by at most this many times the limit
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatistics:
+    """A run at one instant."""
+
+    total: int | None
+    """Tasks in the input; None where that cannot be known."""
+    waiting: int | None
+    """Tasks not yet started; None where `total` is."""
+    in_flight: int
+    """Tasks being attempted now."""
+    succeeded: int
+    """Tasks that ended well."""
+    failed: int
+    """Tasks that ended in any other way."""
+    elapsed: float
+    """Seconds since the run began; stands still once it has ended."""
+
+
+class Run(Workers):
+    """A run in progress: watch it, pause it, cancel it, wait for its report.
+
+    >>> from agentkit import ParallelAgentExecutor
+    >>> async def main():
+    ...     run = ParallelAgentExecutor(max_concurrency=2).start(["a", "b", "c"], str.upper)
+    ...     report = await run
+    ...     return run, report.results
+    >>> asyncio.run(main())  # doctest: +ELLIPSIS
+    (<Run: 3 of 3 done, 0 failed, ended, ... s>, ['A', 'B', 'C'])
+
+    Made by `ParallelAgentExecutor.start` (await it for the `Report`) or `.stream` (iterate over it with `async for`).
+    As an async context manager it is cancelled, and waited for, when the block is left before it has ended.
+    """
+
+    def __init__(
+        self,
+        source: Iterator[Any] | AsyncIterator[Any],
+        call: Callable[[Any], Awaitable[Any]],
+        limiter: CapacityLimiter,
+        settings: Settings,
+        *,
+        total: int | None = None,
+        keep: bool = True,
+        ordered: bool = False,
+        on_end: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__(source, call, limiter, settings)
+        self._total, self._keep, self._ordered, self._on_end = total, keep, ordered, on_end
+        self._outcomes: list[Outcome] = []  # for the report, in input order; stays empty in a stream
+        self._ready: deque[Outcome] = deque()  # stream: finished, not yet handed to the reader
+        self._early: dict[int, Outcome] = {}  # ordered stream: finished ahead of their turn
+        self._released = self._yielded = 0  # stream: outcomes moved to _ready, handed to the reader
+        self._news: asyncio.Event = asyncio.Event()  # stream: something is ready, or the run has ended
+        self._report: Report | None = None
+
+    # -- what a caller may do -------------------------------------------------------------------------------------
+
+    def statistics(self) -> RunStatistics:
+        """Return what the run is doing now."""
+        begun = self._succeeded + self._failed + self._in_flight
+        waiting = None if self._total is None else self._total - begun
+        return RunStatistics(self._total, waiting, self._in_flight, self._succeeded, self._failed, self._now())
+
+    def pause(self) -> None:
+        """Start nothing new; what is in flight goes on."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Go on after `pause`."""
+        self._paused = False
+        self._let_on(len(self._gate))
+
+    def cancel(self) -> None:
+        """Stop now: cancel what is in flight. Awaiting the run then gives the report of what was done."""
+        self._begin()
+        self._cut("cancelled", "cancelled by its owner")
+
+    def __await__(self) -> Generator[Any, None, Report]:
+        return self._wait().__await__()
+
+    def __aiter__(self) -> AsyncIterator[Outcome]:
+        if self._keep:
+            raise TypeError("this run keeps its outcomes for a report: await it, or use executor.stream() to iterate")
+        return self._read()
+
+    async def __aenter__(self) -> Run:
+        self._begin()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._leave()
+
+    def __repr__(self) -> str:
+        now = self.statistics()
+        if self._cut_off:
+            state = f"stopped: {self._cut_off[1]}"
+        else:
+            ended = self._loop is not None and self._end is not None
+            state = "ended" if ended else "paused" if self._paused else f"{now.in_flight} in flight"
+        of = "" if now.total is None else f" of {now.total}"
+        return f"<Run: {now.succeeded + now.failed}{of} done, {now.failed} failed, {state}, {now.elapsed:.3g} s>"
+
+    # -- what the workers ask and tell ----------------------------------------------------------------------------
+
+    def _must_wait(self) -> bool:
+        return self._paused or (not self._keep and self._pulled - self._yielded >= WINDOW * max(1, self.limiter.limit))
+
+    def _taken(self, outcome: Outcome) -> None:
+        if self._keep:
+            self._outcomes.append(outcome)
+
+    def _settled(self, outcome: Outcome) -> None:
+        if self._keep:
+            return
+        if not self._ordered:
+            self._ready.append(outcome)
+        else:
+            self._early[outcome.task_id] = outcome
+            while self._released in self._early:
+                self._ready.append(self._early.pop(self._released))
+                self._released += 1
+        if self._ready:
+            self._news.set()
+
+    def _ended(self) -> None:
+        if self._on_end is not None:
+            self._on_end()
+        self._news.set()
+
+    # -- handing on -----------------------------------------------------------------------------------------------
+
+    async def _wait(self) -> Report:
+        if not self._keep:
+            raise TypeError("a stream keeps no outcomes: iterate over it with `async for`, or use executor.start()")
+        self._begin()
+        try:
+            await self._news.wait()
+        except asyncio.CancelledError:
+            await self._leave()
+            raise
+        if self._report is None:
+            reason = self._cut_off[1] if self._cut_off else None
+            outcomes = self._outcomes + self._never_started(reason)
+            self._report = Report(outcomes, limits=self._limits, stopped=reason)
+            if self._failure is not None:
+                self._failure.add_note(f"the run was stopped; its report is in .report: {self._report!r}")
+        if self._failure is not None:
+            self._failure.report = self._report  # type: ignore[attr-defined]
+            raise self._failure
+        return self._report
+
+    def _never_started(self, reason: str | None) -> list[Outcome]:
+        """Outcomes for the rest of an input whose length is known, so that each task has one."""
+        if reason is None or self._total is None:
+            return []
+        error = asyncio.CancelledError(f"not started: {reason}")
+        return [Outcome(i, task, error=error) for i, task in enumerate(self._source, self._pulled)]  # type: ignore[arg-type]
+
+    async def _read(self) -> AsyncIterator[Outcome]:
+        self._begin()
+        try:
+            while True:
+                while self._ready:
+                    outcome = self._ready.popleft()
+                    self._yielded += 1
+                    self._let_on(1)
+                    yield outcome
+                if self._end is not None:
+                    break
+                self._news.clear()
+                await self._news.wait()
+        finally:
+            await self._leave()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _leave(self) -> None:
+        """Leave no task behind."""
+        if self._loop is not None:
+            self._cut("cancelled", "left before its end")
+            await self._all_left()
