@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agentkit.agent import Agent, ChatAgent, Reply, Usage
     from agentkit.executor import ParallelAgentExecutor
-    from agentkit.report import Attempt, Outcome, Report, Summary, span
+    from agentkit.outcome import Attempt, Outcome, span
+    from agentkit.report import Report, Summary
     from agentkit.run import Run
     from agentkit.semaphore import CapacityLimiter, QueueFull
 
@@ -27,10 +28,10 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Agent": "agent",
-    "Attempt": "report",
+    "Attempt": "outcome",
     "CapacityLimiter": "semaphore",
     "ChatAgent": "agent",
-    "Outcome": "report",
+    "Outcome": "outcome",
     "ParallelAgentExecutor": "executor",
     "QueueFull": "semaphore",
     "Reply": "agent",
@@ -38,7 +39,7 @@ _HOME = {
     "Run": "run",
     "Summary": "report",
     "Usage": "agent",
-    "span": "report",
+    "span": "outcome",
 }
 
 __all__ = [

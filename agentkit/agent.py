@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from agentkit.report import span
+from agentkit.outcome import span
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

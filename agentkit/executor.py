@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import math
 from collections.abc import AsyncIterable, Callable, Iterable, Sized
 from concurrent.futures import Executor
+from dataclasses import replace
 from typing import Any
 
 from agentkit.agent_call import as_coroutine_function
 from agentkit.report import Report
 from agentkit.run import Run
 from agentkit.semaphore import CapacityLimiter
-from agentkit.workers import Settings
+from agentkit.settings import Settings
 
 __all__ = ["ParallelAgentExecutor"]
 
@@ -62,20 +62,9 @@ class ParallelAgentExecutor:
         """The slots; `executor.limiter.limit = 25` takes effect at once, also during a run."""
         self.pool = pool
         """The pool that plain functions run in; None for threads made when they are needed."""
-        if on_error not in ("collect", "stop", "raise"):
-            raise ValueError(
-                f"on_error must be 'collect', 'stop' or 'raise', got {on_error!r}; use 'collect' to keep failures"
-            )
-        if max_failures is not None and (not isinstance(max_failures, int) or max_failures < 1):
-            raise ValueError(f"max_failures must be 1 or more, got {max_failures!r}; use None for no bound")
         if pool is not None and not isinstance(pool, Executor):
             raise TypeError(f"pool must be a concurrent.futures.Executor, got {pool!r}; use None for threads")
-        self._settings = Settings(
-            timeout=_seconds("timeout", timeout),
-            deadline=_seconds("deadline", deadline),
-            on_error=on_error,
-            max_failures=max_failures,
-        )
+        self._settings = Settings(timeout=timeout, deadline=deadline, on_error=on_error, max_failures=max_failures)
 
     async def execute(
         self,
@@ -132,7 +121,7 @@ class ParallelAgentExecutor:
         return self._run(tasks, agent_fn, within, keep=False, ordered=ordered)
 
     def _run(self, tasks: Any, agent_fn: Any, within: float | None, **how: Any) -> Run:
-        settings = self._settings.with_within(_seconds("within", within))
+        settings = replace(self._settings, within=within)
         source, total = _source(tasks)
         call, on_end = as_coroutine_function(agent_fn, self.limiter, pool=self.pool, serial=self.serial)
         return Run(source, call, self.limiter, settings, total=total, on_end=on_end, **how)
@@ -152,15 +141,6 @@ def _limiter(max_concurrency: int | CapacityLimiter | None) -> CapacityLimiter:
     if max_concurrency is not None and max_concurrency < 0:
         raise ValueError(f"max_concurrency must be 0 or more, got {max_concurrency}; {remedy}")
     return CapacityLimiter(1 if max_concurrency == 0 else max_concurrency)
-
-
-def _seconds(name: str, value: float | None) -> float | None:
-    remedy = "give seconds, or None for no bound"
-    if isinstance(value, bool) or not isinstance(value, int | float | None):
-        raise TypeError(f"{name} must be a number of seconds, got {value!r}; {remedy}")
-    if value is not None and not value > 0:
-        raise ValueError(f"{name} must be more than 0 seconds, got {value:g}; {remedy}")
-    return None if value == math.inf else value
 
 
 def _source(tasks: Any) -> tuple[Any, int | None]:

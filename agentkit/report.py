@@ -1,134 +1,32 @@
 """The log of a run, and its views.
 
-What it holds: `Span` and `Attempt` (what happened inside a task), `Outcome` (one task from submission to
-finish), `Summary` (the figures) and `Report` (all of it, with frame, picture and table).
+What it holds: `Report`, all outcomes of a run with their frame, picture and table, and `Summary`, its figures.
 Guarantee: every picture and every number of a run is computed from its outcomes; there is no second bookkeeping.
-All times are seconds since the run began, on the clock of the loop that ran it, real or virtual.
-`span("calling")` adds to the log from inside an agent; outside a run it does nothing.
+Strategy: figures are computed when asked for, once; pandas and matplotlib are loaded only then.
 Opened by notebook 01.
 """
 
 from __future__ import annotations
 
-import asyncio
 import html
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, reduce
 from operator import add
 from typing import TYPE_CHECKING, Any
 
+from agentkit.outcome import STATUSES, Attempt, Outcome, Reads, Span, span
+
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["STATUSES", "Attempt", "Outcome", "Report", "Span", "Summary", "span"]
-
-STATUSES = ("success", "failed", "timeout", "cancelled", "rejected")
+__all__ = ["STATUSES", "Attempt", "Outcome", "Report", "Span", "Summary", "peak", "percentile", "span"]
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """A named stretch of time inside a task, such as a call to the provider."""
-
-    name: str
-    """What was going on: `"calling"` for a request to a provider; other names are yours."""
-    started: float
-    """Seconds since the run began."""
-    finished: float
-    """Seconds since the run began."""
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One try at a task. A task has several only where a retry policy is at work."""
-
-    started: float
-    """Seconds since the run began."""
-    finished: float
-    """Seconds since the run began."""
-    error: BaseException | None = None
-    """Why this try failed; None for the one that succeeded."""
-
-
-class _Reads:
-    """Lets code written for plain dicts read a record: `record["name"]` is `record.name`."""
-
-    __slots__ = ()
-
-    def __getitem__(self, name: str) -> Any:
-        try:
-            return getattr(self, name)
-        except (AttributeError, TypeError):
-            raise KeyError(name) from None
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """Return `record[name]`, or `default` where there is no such name."""
-        return getattr(self, name, default)
-
-
-@dataclass(slots=True)
-class Outcome(_Reads):
-    """What became of one task.
-
-    >>> outcome = Outcome(7, "a question", "failed", error=KeyError("label"), started=1.0, finished=3.5)
-    >>> outcome.latency, outcome["status"], outcome.reason
-    (2.5, 'failed', "KeyError: 'label'")
-    """
-
-    task_id: int
-    """The task's place in the input, counted from 0."""
-    task: Any
-    """The task itself, as it was handed in."""
-    status: str = "cancelled"
-    """One of `success, failed, timeout, cancelled, rejected`."""
-    result: Any = None
-    """What the agent returned; None unless `status` is `success`."""
-    error: BaseException | None = None
-    """The exception itself; None where `status` is `success`."""
-    submitted: float = 0.0
-    """When the run knew of the task. For an iterable that is 0, for an async iterable the moment it arrived."""
-    started: float | None = None
-    """When its first attempt began; None if it never did."""
-    finished: float | None = None
-    """When the last attempt ended, or the run gave it up; None while it goes on."""
-    _attempts: tuple[Attempt, ...] | None = field(default=None, repr=False)
-    spans: tuple[Span, ...] = ()
-    """What the agent logged with `span`, in the order in which the spans ended."""
-
-    @property
-    def attempts(self) -> tuple[Attempt, ...]:
-        """Every try, oldest first; empty if the task never started."""
-        if self._attempts is not None:
-            return self._attempts
-        if self.started is None or self.finished is None:
-            return ()
-        return (Attempt(self.started, self.finished, self.error),)
-
-    @property
-    def waited(self) -> float | None:
-        """Seconds from submission to the first attempt; None if it never started."""
-        return None if self.started is None else self.started - self.submitted
-
-    @property
-    def latency(self) -> float | None:
-        """Seconds from the first attempt to the end, without the wait for a slot; None if it never started."""
-        return None if self.started is None or self.finished is None else self.finished - self.started
-
-    @property
-    def reason(self) -> str:
-        """The error in words: its type, and its message where it has one. Empty for a success."""
-        if self.error is None:
-            return ""
-        name, message = type(self.error).__name__, str(self.error)
-        return f"{name}: {message}" if message else name
-
-
-@dataclass(frozen=True, slots=True)
-class Summary(_Reads):
+class Summary(Reads):
     """A run in figures. `succeeded + failed == total`, always."""
 
     total: int
@@ -189,7 +87,7 @@ def peak(intervals: Sequence[tuple[float, float]]) -> int:
     return most
 
 
-class Report(_Reads):
+class Report(Reads):
     """What a run leaves: every outcome in input order, and views of them.
 
     >>> report = Report([Outcome(0, "a", "success", 1, started=0.0, finished=2.0), Outcome(1, "b", "failed")])
@@ -308,37 +206,3 @@ def _short(value: object, width: int = 60) -> str:
 
 def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.2f} s"
-
-
-class Recorder:
-    """Where `span` writes: one per worker, pointing at the outcome the worker is busy with."""
-
-    __slots__ = ("began", "loop", "outcome")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, began: float) -> None:
-        self.loop, self.began = loop, began
-        self.outcome: Outcome | None = None
-
-
-recorder: ContextVar[Recorder | None] = ContextVar("agentkit recorder", default=None)
-
-
-@contextmanager
-def span(name: str) -> Iterator[None]:
-    """Log a named stretch of an agent's time, for the timeline; `ChatAgent` logs `"calling"` by itself.
-
-    >>> with span("reading a file"):
-    ...     text = "…"
-
-    Works in coroutines and in plain functions run in a pool. Outside a run it does nothing.
-    """
-    log = recorder.get()
-    outcome = None if log is None else log.outcome
-    if log is None or outcome is None:
-        yield
-        return
-    started = log.loop.time() - log.began
-    try:
-        yield
-    finally:
-        outcome.spans += (Span(name, started, log.loop.time() - log.began),)

@@ -18,7 +18,8 @@ from typing import Any
 
 from agentkit.report import Outcome, Report
 from agentkit.semaphore import CapacityLimiter
-from agentkit.workers import Settings, Workers
+from agentkit.settings import Settings
+from agentkit.workers import Workers
 
 __all__ = ["Run", "RunStatistics"]
 

@@ -1,6 +1,6 @@
 """The machinery of a run: worker coroutines that share one source and one limiter.
 
-What it holds: `Workers`, which `Run` turns into a handle for callers, and `Settings`.
+What it holds: `Workers`, which `Run` turns into a handle for callers.
 Guarantees: at most `limiter.limit` tasks in flight; memory grows with that limit, not with the input; every task that
 was taken from the source gets exactly one outcome; nobody is left behind when the last worker leaves.
 Strategy: each worker takes the next item itself, so there is neither a queue nor an asyncio task per item; a worker
@@ -13,36 +13,15 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass, replace
-from math import inf
 from types import CoroutineType
 from typing import Any
 
-from agentkit.report import Outcome, Recorder, recorder
+from agentkit.outcome import Outcome, Recorder, recorder
 from agentkit.semaphore import CapacityLimiter, QueueFull
+from agentkit.settings import Settings
 from agentkit.watchdog import Watchdog
 
-__all__ = ["Settings", "Workers"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How a run treats its tasks; the executor's arguments, checked."""
-
-    timeout: float | None = None
-    """Seconds one attempt may take."""
-    deadline: float | None = None
-    """Seconds from a task's submission to its end, waiting included."""
-    within: float | None = None
-    """Seconds the whole run may take."""
-    on_error: str = "collect"
-    """What a failure means for the others: `collect`, `stop` or `raise`."""
-    max_failures: int | None = None
-    """With `collect`: stop after this many failures."""
-
-    def with_within(self, within: float | None) -> Settings:
-        """Return a copy for a run of at most `within` seconds."""
-        return replace(self, within=within)
+__all__ = ["Workers"]
 
 
 class Workers:
@@ -247,7 +226,7 @@ class Workers:
         assert self._loop is not None
         now = self._loop.time()
         started = now - self._began
-        allowed, rule = self._allowed(outcome, started)
+        allowed, rule = self._settings.allowed(started - outcome.submitted)
         if allowed <= 0:
             self._mark(outcome, "timeout", TimeoutError(f"not started: {rule} had passed"))
             return
@@ -274,13 +253,6 @@ class Workers:
             if watched:
                 self._watchdog.release(me)
 
-    def _allowed(self, outcome: Outcome, started: float) -> tuple[float, str]:
-        """Return the seconds this attempt may take and the rule that says so; an empty rule where none does."""
-        timeout, deadline = self._settings.timeout, self._settings.deadline
-        if deadline is not None and (timeout is None or outcome.submitted + deadline - started < timeout):
-            return outcome.submitted + deadline - started, f"deadline={deadline:g} s from submission"
-        return (inf, "") if timeout is None else (timeout, f"timeout={timeout:g} s")
-
     def _mark_result(self, outcome: Outcome, result: Any) -> None:
         if isinstance(result, CoroutineType):
             result.close()
@@ -293,7 +265,7 @@ class Workers:
             self._mark(outcome, "success", None)
 
     def _mark(self, outcome: Outcome, status: str, error: BaseException | None) -> None:
-        outcome.status, outcome.error, outcome.finished = status, error, self._now()
+        outcome.end(status, error, self._now())
 
     def _mark_cut_off(self, outcome: Outcome) -> None:
         status, reason = self._cut_off or ("cancelled", "a worker was cancelled")

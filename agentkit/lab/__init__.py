@@ -10,15 +10,68 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agentkit.lab.claims import claim, ledger, surprising
     from agentkit.lab.clock import Deadlock, VirtualLoop, simulate
+    from agentkit.lab.course import check, hint, quiz
+    from agentkit.lab.data import data_path, documents, prompts
+    from agentkit.lab.faults import Fault, Faults
+    from agentkit.lab.hammer import hammer
+    from agentkit.lab.latency import Latency
+    from agentkit.lab.limits import Limits
+    from agentkit.lab.notebook import setup
+    from agentkit.lab.provider import Provider
+    from agentkit.lab.races import explore
+    from agentkit.lab.widgets import predict, tune
 
 _HOME = {
     "Deadlock": "clock",
+    "Fault": "faults",
+    "Faults": "faults",
+    "Latency": "latency",
+    "Limits": "limits",
+    "Provider": "provider",
     "VirtualLoop": "clock",
+    "check": "course",
+    "claim": "claims",
+    "data_path": "data",
+    "documents": "data",
+    "explore": "races",
+    "hammer": "hammer",
+    "hint": "course",
+    "ledger": "claims",
+    "predict": "widgets",
+    "prompts": "data",
+    "quiz": "course",
+    "setup": "notebook",
     "simulate": "clock",
+    "surprising": "claims",
+    "tune": "widgets",
 }
 
-__all__ = ["Deadlock", "VirtualLoop", "simulate"]
+__all__ = [
+    "Deadlock",
+    "Fault",
+    "Faults",
+    "Latency",
+    "Limits",
+    "Provider",
+    "VirtualLoop",
+    "check",
+    "claim",
+    "data_path",
+    "documents",
+    "explore",
+    "hammer",
+    "hint",
+    "ledger",
+    "predict",
+    "prompts",
+    "quiz",
+    "setup",
+    "simulate",
+    "surprising",
+    "tune",
+]
 
 
 def __getattr__(name: str) -> Any:

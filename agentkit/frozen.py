@@ -1,0 +1,270 @@
+"""Values that cannot change: what state is made of.
+
+What it holds: `freeze` and its inverse `thaw`, `FrozenDict`, and `Log`, an append-only sequence whose versions share
+their memory.
+Guarantees: a frozen value is immutable all the way down, hashable, equal by value, and safe to read from any thread or
+task without a lock.
+Strategy: lists become tuples, sets become frozensets, mappings become `FrozenDict`; what is frozen already is handed
+back as it is, so freezing twice costs little. Opened by notebook 05.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import enum
+import fractions
+import itertools
+import pathlib
+import threading
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, NoReturn, overload
+
+__all__ = ["FrozenDict", "Log", "freeze", "thaw"]
+
+_ATOMS = (
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    enum.Enum,
+    type,
+    datetime.date,
+    datetime.time,
+    datetime.timedelta,
+    datetime.tzinfo,
+    decimal.Decimal,
+    fractions.Fraction,
+    pathlib.PurePath,
+    uuid.UUID,
+)
+
+
+def freeze(value: Any, name: str = "value") -> Any:
+    """Return an immutable equal of `value`, all the way down; `name` is what an error calls it.
+
+    >>> freeze({"tags": ["a", "b"], "seen": {1, 2}})
+    FrozenDict({'tags': ('a', 'b'), 'seen': frozenset({1, 2})})
+
+    Frozen dataclasses pass if all they hold is immutable too. Raises `TypeError` for anything else, since an
+    object of a class of your own can be changed behind the back of whoever reads it.
+    """
+    try:
+        return _freeze(value)
+    except _CannotFreezeError as refused:
+        raise TypeError(
+            f"{name}{refused.path} must be immutable, got {refused.what}; "
+            "store plain values (text, numbers, lists, dicts, sets) or a frozen dataclass of them"
+        ) from None
+    except RecursionError:
+        raise ValueError(f"{name} must not contain itself, or be nested this deep; flatten it") from None
+
+
+def thaw(value: Any) -> Any:
+    """Return a changeable copy: `FrozenDict` to dict, tuple and `Log` to list, frozenset to set, all the way down.
+
+    >>> thaw(freeze({"tags": ["a", "b"]}))
+    {'tags': ['a', 'b']}
+    """
+    if isinstance(value, Mapping):
+        return {key: thaw(item) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return value  # a named tuple is a record, not a list
+    if isinstance(value, tuple | Log):
+        return [thaw(item) for item in value]
+    return set(value) if isinstance(value, frozenset) else value
+
+
+class _CannotFreezeError(Exception):
+    """Carries the way to the culprit, built from the inside out."""
+
+    def __init__(self, what: str) -> None:
+        self.what, self.path = what, ""
+
+
+def _freeze(value: Any) -> Any:
+    if type(value) in (str, FrozenDict, Log) or isinstance(value, _ATOMS):
+        return value
+    if isinstance(value, Mapping):
+        return FrozenDict._of({_freeze_at(key, key): _freeze_at(value[key], key) for key in value})
+    if isinstance(value, list | tuple):
+        return _freeze_sequence(value)
+    if isinstance(value, set | frozenset):
+        return frozenset(_freeze(item) for item in value)
+    if isinstance(value, bytearray):
+        return bytes(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return _checked(value)
+    raise _CannotFreezeError(f"an object of type {type(value).__name__}")
+
+
+def _checked(record: Any) -> Any:
+    """Pass a dataclass that is frozen and holds nothing that can be changed."""
+    name = type(record).__name__
+    if not record.__dataclass_params__.frozen:
+        raise _CannotFreezeError(f"{name}, a dataclass without frozen=True")
+    for each in fields(record):
+        value = getattr(record, each.name)
+        if _freeze_at(value, each.name) is not value:
+            raise _CannotFreezeError(f"{name}, whose field {each.name!r} holds a {type(value).__name__}")
+    return record
+
+
+def _freeze_at(value: Any, key: Any) -> Any:
+    try:
+        return _freeze(value)
+    except _CannotFreezeError as refused:
+        refused.path = f"[{key!r}]{refused.path}"
+        raise
+
+
+def _freeze_sequence(value: list[Any] | tuple[Any, ...]) -> tuple[Any, ...]:
+    items = [_freeze_at(item, i) for i, item in enumerate(value)]
+    if isinstance(value, tuple):
+        if all(map(lambda new, old: new is old, items, value)):
+            return value
+        if hasattr(value, "_make"):  # a named tuple keeps its names
+            return value._make(items)  # type: ignore[no-any-return]
+    return tuple(items)
+
+
+class FrozenDict(dict[Any, Any]):
+    """A dict that cannot be changed: hashable, equal to the dict it was made from, and accepted wherever one is.
+
+    >>> settings = FrozenDict(model="small", stop=["END"])
+    >>> settings["model"] = "large"
+    Traceback (most recent call last):
+        ...
+    TypeError: a FrozenDict cannot be changed; make a new one: {**old, key: value}
+
+    A subclass of dict, so that `json.dumps` and the openai client take it as it is.
+    """
+
+    __slots__ = ("_hash",)
+    _hash: int
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__({_freeze(key): freeze(value, f"[{key!r}]") for key, value in dict(*args, **kwargs).items()})
+
+    @classmethod
+    def _of(cls, frozen: dict[Any, Any]) -> FrozenDict:
+        """Wrap what is known to be frozen."""
+        new = cls.__new__(cls)
+        dict.__init__(new, frozen)
+        return new
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        try:
+            return self._hash
+        except AttributeError:
+            self._hash = hash(frozenset(self.items()))
+            return self._hash
+
+    def __repr__(self) -> str:
+        return f"FrozenDict({super().__repr__()})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FrozenDict._of, (dict(self),)
+
+    def __copy__(self) -> FrozenDict:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenDict:
+        return self
+
+    def __or__(self, other: Any) -> FrozenDict:
+        return FrozenDict({**self, **other})
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError("a FrozenDict cannot be changed; make a new one: {**old, key: value}")
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+
+
+class _Shared:
+    """The memory several versions of a `Log` have in common. It only ever grows."""
+
+    __slots__ = ("items", "lock")
+
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+        self.lock = threading.Lock()  # two threads may extend the same newest version; one of them must copy
+
+
+class Log(Sequence[Any]):
+    """An immutable sequence to which appending costs the same however long it is; compares and hashes as a tuple.
+
+    >>> one = Log(["hello"])
+    >>> two = one.append("world")
+    >>> one, two, two[-1]
+    (('hello',), ('hello', 'world'), 'world')
+
+    Versions share one list and remember how much of it is theirs: appending to the newest version extends the
+    list, appending to an older one copies first. (The trick of the slices of Go, made safe.)
+    An old version so keeps its successors' items in memory, and the second of two branches pays for a copy, once.
+    """
+
+    __slots__ = ("_length", "_shared")
+
+    def __init__(self, items: Iterable[Any] = ()) -> None:
+        self._shared = _Shared([_freeze_at(item, i) for i, item in enumerate(items)])
+        self._length = len(self._shared.items)
+
+    def append(self, item: Any) -> Log:
+        """Return a version with one more item; this one stays as it is."""
+        return self._extended([freeze(item, "item")])
+
+    def __add__(self, other: Iterable[Any]) -> Log:
+        return self._extended([freeze(item, "item") for item in other])
+
+    def _extended(self, frozen: list[Any]) -> Log:
+        new = Log.__new__(Log)
+        new._shared, new._length = self._shared, self._length + len(frozen)
+        with self._shared.lock:
+            if len(self._shared.items) == self._length:  # nobody has gone on from here yet
+                self._shared.items.extend(frozen)
+                return new
+        new._shared = _Shared(self._shared.items[: self._length] + frozen)
+        return new
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Any, ...]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return tuple(self._shared.items[i] for i in range(*index.indices(self._length)))
+        if not -self._length <= index < self._length:
+            raise IndexError(f"index {index} is outside a log of {self._length}")
+        return self._shared.items[index % self._length]
+
+    def __iter__(self) -> Iterator[Any]:
+        return itertools.islice(self._shared.items, self._length)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Log) and other._shared is self._shared:
+            return other._length == self._length
+        return tuple(self) == tuple(other) if isinstance(other, Log | tuple) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return repr(tuple(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Log, (tuple(self),)
+
+    def __copy__(self) -> Log:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Log:
+        return self

@@ -1,0 +1,216 @@
+"""`check` and `hint`: what a learner calls, and `run_cases`, which also grades.
+
+What it holds: one bounded trial per case, on the virtual clock, and the two functions a notebook uses.
+Guarantee: `check` never raises and always comes back. An answer that loops, exits, deadlocks, raises or asks for
+too much memory is a `todo` line in words. Nothing is compared with wall time, so lines are the same on every
+machine.
+Strategy: each case runs in a thread of its own; a case that overruns its bound gets an exception thrown into that
+thread.
+Every notebook with exercises uses it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import ctypes
+import dis
+import gc
+import inspect
+import itertools
+import json
+import logging
+import os
+import re
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+from agentkit.lab.clock import Deadlock, simulate
+from agentkit.lab.course.exercise import Case, Exercise, Verdict, bounds, words
+from agentkit.lab.course.registry import exercise
+
+__all__ = ["NOT_YET", "check", "hint", "run_cases"]
+
+NOT_YET = "not answered yet"
+RECORD = "AGENTKIT_GRADE_RECORD"  # grading names a file here; `check` then also runs the hidden cases and writes it
+
+
+class _Overrun(SystemExit):
+    """Thrown into a case that does not end; a SystemExit, because asyncio lets that out of a loop at once."""
+
+
+def _throw_into(thread: threading.Thread) -> bool:
+    """Stop a thread that runs Python code; False if it is still alive after two seconds of trying."""
+    for _ in range(20):
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_Overrun))
+        thread.join(0.1)
+        if not thread.is_alive():
+            return True
+    return False
+
+
+def _bounded(work: Callable[[], object], seconds: float) -> BaseException | None:
+    """Run `work` in a thread; return what it raised, or None, or `_Overrun` if it did not end in time."""
+    box: list[BaseException] = []
+    context = contextvars.copy_context()  # so that what an answer prints lands in the cell that checks it
+
+    def target() -> None:
+        try:
+            context.run(work)
+        except BaseException as error:  # SystemExit too: an answer that exits is a verdict
+            box.append(error.with_traceback(None))
+
+    thread = threading.Thread(target=target, name="agentkit-case", daemon=True)
+    thread.start()
+    try:
+        thread.join(seconds)
+    except KeyboardInterrupt:  # the Stop button: take the case along
+        _throw_into(thread)
+        raise
+    if thread.is_alive():
+        _throw_into(thread)
+        return _Overrun()
+    return box[0] if box else None
+
+
+class _TooLate(Exception):
+    """An async case was not done within its virtual seconds."""
+
+
+def _trial(function: Case, answer: object) -> Callable[[], object]:
+    """Return the case as something to call: async ones on the virtual clock, with their deadline."""
+    within, _ = bounds(function)
+    if not inspect.iscoroutinefunction(function):
+        return lambda: function(answer)
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        deadline = asyncio.timeout(within)
+        try:
+            async with deadline:
+                await function(answer)
+        except TimeoutError:
+            if deadline.expired():
+                raise _TooLate(f"it was not done after {within:,g} virtual seconds") from None
+            raise
+
+    return lambda: simulate(main)
+
+
+def _is_stub(answer: object) -> bool:
+    """Say whether an answer is still the blank: `...`, None, NotImplemented, or a function that holds only `...`."""
+    if answer is None or answer is ... or answer is NotImplemented:
+        return True
+    code = getattr(answer, "__code__", None)
+    if code is None:
+        return False
+
+    def empty() -> None: ...
+    async def empty_async() -> None: ...
+
+    def steps(code: Any) -> list[tuple[str, object]]:
+        return [(step.opname, step.argval) for step in dis.get_instructions(code) if step.opname != "NOP"]
+
+    return steps(code) in (steps(empty.__code__), steps(empty_async.__code__))
+
+
+def _in_words(error: BaseException, seconds: float) -> str:
+    """Say on one line what went wrong; the same words on every machine."""
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    text = re.sub(r" at 0x[0-9a-fA-F]+", "", "; ".join(line.strip() for line in text.splitlines() if line.strip()))
+    text = text if len(text) <= 300 else text[:299] + "…"
+    match error:
+        case _Overrun():
+            return f"it did not end within {seconds:g} s of real time; look for a loop that never stops or never awaits"
+        case NotImplementedError():
+            return NOT_YET
+        case AssertionError():
+            return text or "does not hold yet"
+        case _TooLate() | Deadlock():
+            return text
+        case SystemExit():
+            return "the answer called sys.exit; return a value instead"
+        case MemoryError():
+            return "it asked for more memory than is allowed"
+        case _:
+            return f"raised {type(error).__name__}: {text}" if text else f"raised {type(error).__name__}"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep asyncio's afterthoughts about a wrong answer (tasks never awaited, errors never read) out of the cell."""
+    log = logging.getLogger("asyncio")
+    disabled, log.disabled = log.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+            gc.collect()
+    finally:
+        log.disabled = disabled
+
+
+def run_cases(name: str, task: Exercise, answer: object, *, hidden: bool | None = None) -> list[Verdict]:
+    """Try an answer: the visible cases (`hidden=False`), the hidden ones (True), or both (None).
+
+    After a case that does not end, the rest are not tried: the same loop would be waited for again.
+    """
+    shown = [] if hidden else [(function, False) for function in task.cases]
+    unseen = [] if hidden is False else [(function, True) for function in task.hidden]
+    verdicts, stub, over = [], _is_stub(answer), False
+    with _quiet():
+        for function, secret in shown + unseen:
+            seconds = bounds(function)[1]
+            if stub or over:
+                message = NOT_YET if stub else "not tried, since a case before it did not end"
+            else:
+                error = _bounded(_trial(function, answer), seconds)
+                over = isinstance(error, _Overrun)
+                message = _in_words(error, seconds) if error else ""
+            verdicts.append(Verdict(name, words(function), not message, message, secret))
+    return verdicts
+
+
+def _record(name: str, answer: object, path: str) -> None:
+    """Write every verdict of an exercise to the grader's file, hidden cases too."""
+    with open(path, "a", encoding="utf-8") as file:
+        for verdict in run_cases(name, exercise(name), answer):
+            print(json.dumps(asdict(verdict)), file=file, flush=True)
+
+
+def check(name: str, answer: object, *, hidden: bool = False) -> None:
+    """Try an answer and print one line per case: `ok`, or `todo` with what was found.
+
+    In a notebook: `check("ex-limit", limited)`. The answer is whatever the exercise asks for, most often a function.
+    `hidden=True`, in the solution notebooks, runs the hidden cases instead. Never raises for a wrong answer.
+    """
+    if path := os.environ.get(RECORD):
+        if not hidden:
+            _record(name, answer, path)
+        return
+    for verdict in run_cases(name, exercise(name), answer, hidden=hidden):
+        print(verdict.line)
+
+
+_shown: dict[str, Iterator[int]] = {}
+
+
+def hint(name: str, strength: int | None = None) -> None:
+    """Print the next hint for an exercise, or the one of `strength` 1 (a nudge), 2 (the idea), 3 (nearly the answer).
+
+    Called again without a number it goes one stronger, up to the third.
+    """
+    hints = exercise(name).hints
+    if strength is None:
+        turn = _shown.setdefault(name, itertools.chain((1, 2, 3), itertools.repeat(3)))
+        strength = next(turn)
+    if strength not in (1, 2, 3):
+        raise ValueError(f"strength must be 1, 2 or 3, got {strength!r}; 1 is a nudge, 3 is nearly the answer")
+    print(f"hint {strength} of 3: {hints[strength - 1]}")

@@ -1,0 +1,201 @@
+"""`grade`: submissions in, a table and a JSON file for each out.
+
+What it holds: `grade`, and the records `Graded` and `Mark`. Guarantee: every submission gets a verdict for every
+exercise of its lesson, hidden cases included, whatever it holds; one submission's fate never touches another's.
+Strategy: the solution notebook runs with the submission's exercise cells put in, in a bounded kernel of its own.
+`check` writes each case's verdict to a file. Where a cell takes the kernel down, the solution's own cell is put
+back and the rest is graded in another run. An answer could still forge its verdict from inside the kernel: read the
+JSON of a surprising pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from agentkit.lab.course.checks import NOT_YET
+from agentkit.lab.course.make import solutions
+from agentkit.lab.course.notebooks import CellError, exercise_name, read, tags
+from agentkit.lab.course.sandbox import Bounds, Ends, run
+from agentkit.lab.course.submission import answers, is_blank, lesson_number, merged, not_there
+
+__all__ = ["Bounds", "Graded", "Mark", "grade", "grade_one"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The verdict on one exercise of one submission."""
+
+    exercise: str
+    """Its name, such as `ex-limit`."""
+    verdict: str
+    """`ok, wrong, blank, missing, error, time, memory, died`, or `unchecked` if the check never ran."""
+    case: str
+    """The first case that does not hold, in words; empty if all hold or none was tried."""
+    message: str
+    """What was found instead."""
+    hidden: bool
+    """Whether that case is hidden from the learner."""
+    cases: tuple[dict[str, Any], ...]
+    """Every case that was tried: `case`, `ok`, `message`, `hidden`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Graded:
+    """One submission, graded."""
+
+    submission: str
+    """The file's name."""
+    lesson: str
+    """The solution notebook it was held against; empty if the file could not be read."""
+    error: str
+    """Why there are no marks; empty if there are."""
+    marks: tuple[Mark, ...]
+    """One per exercise, in the notebook's order."""
+
+    @property
+    def right(self) -> int:
+        """How many exercises are ok."""
+        return sum(mark.verdict == "ok" for mark in self.marks)
+
+    @property
+    def passed(self) -> bool:
+        """Whether all of them are."""
+        return not self.error and self.right == len(self.marks)
+
+
+_LOST = {
+    "time": "the cell did not end within its bound; look for a loop that never stops",
+    "died": "the kernel was lost in this cell or its check; was it out of memory, or ended from inside?",
+}
+
+
+def _mark(name: str, cases: Sequence[dict[str, Any]], error: str, after: str) -> Mark:
+    """Turn what was recorded about an exercise into its verdict; `after` is the error of a cell below it, if any."""
+    failing = next((each for each in cases if not each["ok"]), None)
+    case, message, hidden = (failing["case"], failing["message"], failing["hidden"]) if failing else ("", "", False)
+    if error in _LOST:
+        verdict, message = error, _LOST[error]
+    elif error:
+        verdict, message = ("memory" if error.startswith("MemoryError") else "error"), error
+    elif not cases:
+        verdict, message = "unchecked", f"its check did not run ({after or 'does the cell hide the name check?'})"
+    elif failing is None:
+        verdict = "ok"
+    elif message == NOT_YET:
+        verdict = "blank"
+    else:
+        verdict = "time" if "did not end" in message else "memory" if "memory" in message else "wrong"
+    return Mark(name, verdict, case, message, hidden, tuple(cases))
+
+
+def _recorded(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the cases recorded by `check`, by exercise."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        case = json.loads(line)
+        found.setdefault(case.pop("exercise"), []).append(case)
+    return found
+
+
+def _lost_at(ends: Ends, at: Mapping[str, int]) -> str | None:
+    """Return the exercise whose cell, or whose check after it, took the kernel down."""
+    before = [name for name, index in at.items() if ends.stopped is not None and index <= ends.stopped]
+    return before[-1] if before else None
+
+
+async def _marks(solution: Any, own: Mapping[str, str], folder: Path, bounds: Bounds) -> dict[str, Mark]:
+    """Run what was handed in until every exercise has its mark; one run, and one more for each kernel lost."""
+    given, marks = dict(own), {}
+    for _ in range(len(own) + 1):
+        notebook, at = merged(solution, given)
+        indices = frozenset(at[name] for name in given if name in at)
+        with tempfile.TemporaryDirectory() as scratch:
+            record = Path(scratch) / "record.jsonl"
+            ends = await run(notebook, folder, record, bounds, indices)
+            cases = _recorded(record)
+        lost = _lost_at(ends, at)
+        if ends.stopped is not None and lost not in given:
+            raise CellError(f"the lesson's own cell {ends.stopped + 1} did not end well: {ends.errors[ends.stopped]}")
+        for name in [name for name in given if lost is None or at[name] <= at[lost]]:
+            error = ends.errors.get(at[name], "") or (ends.errors.get(ends.stopped or -1, "") if name == lost else "")
+            below = min((index for index in at.values() if index > at[name]), default=len(notebook.cells))
+            after = next((ends.errors[index] for index in range(at[name] + 1, below) if index in ends.errors), "")
+            marks[name] = _mark(name, cases.get(name, []), error, after)
+            del given[name]
+        if lost is None:
+            break
+    return marks
+
+
+async def grade_one(folder: Path, path: Path, lesson: str | None, bounds: Bounds) -> Graded:
+    """Grade one submission; a file that cannot be graded is a result too."""
+    try:
+        notebook = read(path)
+        number = lesson or lesson_number(notebook, path)
+        solution_path = solutions(folder, [number])[0]
+        solution, own = read(solution_path), answers(notebook)
+        wanted = {
+            name: cell.source for cell in solution.cells if "exercise" in tags(cell) and (name := exercise_name(cell))
+        }
+        given = {name: own[name] for name in wanted if name in own and not is_blank(own[name], wanted[name])}
+        found = await _marks(solution, given, solution_path.parent, bounds) if given else {}
+    except Exception as error:  # whatever a file holds, the class behind it is still graded
+        said = str(error) if isinstance(error, CellError | ValueError) else f"{type(error).__name__}: {error}"
+        return Graded(path.name, "", said, ())
+    for name in wanted:
+        if name not in own:
+            found[name] = Mark(
+                name, "missing", "", not_there(name, {k: v for k, v in own.items() if k not in wanted}), False, ()
+            )
+        elif name not in found:
+            found[name] = Mark(name, "blank", "", NOT_YET, False, ())
+    return Graded(path.name, solution_path.stem, "", tuple(found[name] for name in wanted))
+
+
+def _labels(paths: Sequence[Path]) -> list[str]:
+    """Return a name for each submission that tells it from the others: the path below their common folder."""
+    absolute = [path.absolute() for path in paths]
+    top = os.path.commonpath([path.parent for path in absolute])
+    return [path.relative_to(top).as_posix() for path in absolute]
+
+
+def _lines(label: str, graded: Graded) -> list[str]:
+    """Return the table's lines for one submission."""
+    if graded.error:
+        return [f"{label}  not graded: {graded.error}"]
+    verdicts = "  ".join(f"{mark.exercise} {mark.verdict}" for mark in graded.marks)
+    lines = [f"{label}  {graded.right} of {len(graded.marks)} right  {verdicts}"]
+    for mark in graded.marks:
+        if mark.verdict != "ok":
+            secret = " (hidden)" if mark.hidden else ""
+            lines.append(
+                f"    {mark.exercise}: "
+                + ": ".join(filter(None, [mark.case + secret if mark.case else "", mark.message]))
+            )
+    return lines
+
+
+def grade(
+    folder: Path, files: Sequence[Path], *, out: Path, lesson: str | None = None, bounds: Bounds | None = None
+) -> list[Graded]:
+    """Grade submissions one after another; print the table as it grows and write one JSON file each into `out`.
+
+    `folder` holds `solutions/`. One submission takes about the time its lesson takes to run, and at most `bounds`.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    results = []
+    for path, label in zip(files, _labels(files), strict=True):
+        graded = asyncio.run(grade_one(folder, path, lesson, bounds or Bounds()))
+        print("\n".join(_lines(label, graded)), flush=True)
+        name = label.removesuffix(".ipynb").replace("/", "__") + ".json"
+        text = json.dumps({**asdict(graded), "submission": label, "right": graded.right}, indent=1, ensure_ascii=False)
+        (out / name).write_text(text + "\n", encoding="utf-8")
+        results.append(graded)
+    return results

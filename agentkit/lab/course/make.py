@@ -1,0 +1,96 @@
+"""`make`: the learner's notebooks from the solutions.
+
+What it holds: `make`, which turns each `solutions/NN_name.ipynb` into `NN_name.ipynb`: answers blank, hidden cells
+gone, run once from top to bottom in a fresh kernel, stored in normal form.
+Guarantee: a file is written only if something changed; with `only_check` nothing is written and a difference is
+reported.
+Strategy: what nbval ignores (pictures, traceback text) does not count as a difference when checking, because
+pictures differ in bytes from machine to machine; the facts in a chart's repr do count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from agentkit.lab.course.execute import execute
+from agentkit.lab.course.notebooks import CellError, normalise, read, student_version, write
+
+__all__ = ["make", "solutions", "student_path"]
+
+
+def solutions(folder: Path, names: Sequence[str] = ()) -> list[Path]:
+    """Return the solution notebooks whose names begin with one of `names`, all of them without names."""
+    paths = sorted((folder / "solutions").glob("[0-9][0-9]_*.ipynb"))
+    unknown = [name for name in names if not any(path.stem.startswith(_stem(name)) for path in paths)]
+    if unknown:
+        known = ", ".join(path.stem for path in paths) or "none"
+        raise CellError(f"no solution notebook is called {', '.join(unknown)}; there are: {known}")
+    return [path for path in paths if not names or any(path.stem.startswith(_stem(name)) for name in names)]
+
+
+def _stem(name: str) -> str:
+    return Path(name).name.removesuffix(".ipynb")
+
+
+def student_path(solution: Path) -> Path:
+    """Return where the learner's notebook of a solution is."""
+    return solution.parent.parent / solution.name
+
+
+def _run(notebook: Any, path: Path) -> Any:
+    """Run a notebook where it lies and put it into normal form."""
+    execute(notebook, path.parent)
+    return normalise(notebook)
+
+
+def _compared(notebook: Any) -> Any:
+    """Return what counts as a difference: all but pictures and tracebacks."""
+    notebook = deepcopy(notebook)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            output.pop("traceback", None)
+            for kind in ("image/png", "image/jpeg"):
+                if kind in output.get("data", {}):
+                    output["data"][kind] = ""
+    return notebook
+
+
+def _store(notebook: Any, path: Path, only_check: bool) -> str:
+    if only_check:
+        same = path.exists() and _compared(read(path)) == _compared(notebook)
+        return "same" if same else "stale"
+    return "made" if write(notebook, path) else "same"
+
+
+def _one(solution: Path, only_check: bool, execute_solutions: bool) -> list[tuple[str, Path]]:
+    """Make one learner's notebook, its solution first if asked; return what became of each file."""
+    notebook, done = read(solution), []
+    if execute_solutions:
+        done.append((_store(_run(notebook, solution), solution, only_check), solution))
+    path = student_path(solution)
+    done.append((_store(_run(student_version(notebook), path), path, only_check), path))
+    return done
+
+
+def make(
+    folder: Path, names: Sequence[str] = (), *, only_check: bool = False, execute_solutions: bool = False
+) -> list[tuple[str, str]]:
+    """Make the notebooks of the named lessons; return and print `made`, `same`, `stale` or `failed` for each file.
+
+    One fresh kernel per notebook, about 2 s each and what its cells take. `execute_solutions` also runs the solution
+    notebooks in place. A failure is printed with cell and remedy, and the other notebooks are still made.
+    """
+    done: list[tuple[str, str]] = []
+    for solution in solutions(folder, names):
+        try:
+            results = _one(solution, only_check, execute_solutions)
+            found = [(status, path.relative_to(folder).as_posix()) for status, path in results]
+        except CellError as error:
+            found = [("failed", f"{solution.stem}: {error}")]
+        for status, text in found:
+            print(f"{status:6}  {text}" + ("; run make" if status == "stale" else ""), flush=True)
+        done += found
+    return done

@@ -1,0 +1,174 @@
+"""`mutants`: the proof that the checks work. Blank says todo, the solution says ok, every wrong answer is rejected.
+
+What it holds: `mutants`, and `proof` for one exercise. Guarantee: an exercise passes only with at least three wrong
+answers, each rejected by a case, at least one hidden case, and no case that rejects nothing; the solution passes
+them all.
+Strategy: no kernel. The exercise cell runs with the imports, functions, classes and constants of the cells above it
+and the names of the lesson file, and the answer is what the notebook hands to `check`. A proof takes milliseconds,
+so that it runs in every test.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from agentkit.lab.course.checks import run_cases
+from agentkit.lab.course.exercise import Exercise, Swap, words
+from agentkit.lab.course.make import solutions
+from agentkit.lab.course.notebooks import exercise_name, read, stub, tags
+from agentkit.lab.course.registry import lesson
+
+__all__ = ["mutants", "parsed", "proof"]
+
+WRONG_ANSWERS = 3
+_KEPT = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+def parsed(source: str) -> ast.Module:
+    """Return a cell's syntax tree; await at the top is allowed, lines with magics are left out."""
+    text = "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in source.splitlines())
+    tree = compile(text, "cell", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    assert isinstance(tree, ast.Module)
+    return tree
+
+
+def _definitions(source: str) -> ast.Module:
+    """Return what a cell defines without doing anything: imports, functions, classes, constants."""
+
+    def constant(node: ast.stmt) -> bool:
+        try:
+            return isinstance(node, ast.Assign) and ast.literal_eval(node.value) is not ...
+        except ValueError:
+            return False
+
+    tree = parsed(source)
+    tree.body = [node for node in tree.body if isinstance(node, _KEPT) or constant(node)]
+    return tree
+
+
+def _asked(cells: Sequence[Any], name: str) -> ast.expr | None:
+    """Return what the notebook hands to `check` as the answer of an exercise."""
+    for cell in cells:
+        for node in ast.walk(parsed(cell.source)) if cell.cell_type == "code" else ():
+            match node:
+                case ast.Call(func=ast.Name(id="check"), args=[ast.Constant(value=value), answer]) if value == name:
+                    return answer
+    return None
+
+
+class _Workbench:
+    """Where the cell of one exercise can be run with any text and its answer taken."""
+
+    def __init__(self, cells: Sequence[Any], index: int, asked: ast.expr, names: Mapping[str, object]) -> None:
+        self.above = [cell.source for cell in cells[:index] if cell.cell_type == "code"]
+        self.asked = compile(ast.Expression(asked), "check", "eval")
+        self.names = names
+
+    def answer(self, source: str) -> object:
+        """Return the answer that a cell with this text gives; whatever the cell raises comes out."""
+        space = {"__name__": "cell", "asyncio": asyncio, **self.names}
+        for text in self.above:
+            exec(compile(_definitions(text), "cell", "exec"), space)  # the lesson's own cells
+        code = compile(source, "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        if code.co_flags & inspect.CO_COROUTINE:
+            asyncio.run(eval(code, space))
+        else:
+            exec(code, space)
+        return eval(self.asked, space)
+
+
+def _called(wrong: object) -> str:
+    """Return a name for a wrong answer."""
+    match wrong:
+        case Swap(old, new):
+            return f"swap {old!r} for {new!r}"
+        case str():
+            return f"the cell {wrong.splitlines()[0]!r}"
+        case _:
+            return getattr(wrong, "__name__", repr(wrong))
+
+
+def _answers(task: Exercise, bench: _Workbench, source: str) -> Iterator[tuple[str, object, str]]:
+    """Yield each wrong answer: its name, the answer, and why it could not be made (empty if it could)."""
+    for wrong in task.wrong:
+        try:
+            text = wrong.apply(source) if isinstance(wrong, Swap) else wrong
+            yield _called(wrong), bench.answer(text) if isinstance(text, str) else text, ""
+        except Exception as error:
+            yield _called(wrong), None, f"{type(error).__name__}: {error}"
+
+
+def _mistakes(name: str, task: Exercise, bench: _Workbench, source: str) -> Iterator[str]:
+    """Yield the wrong answers that pass, those that cannot be tried, and the cases that reject none."""
+    useful: set[str] = set()
+    for called, answer, error in _answers(task, bench, source):
+        if error:
+            yield f"a wrong answer cannot be tried: {called}: {error}"
+            continue
+        rejected = [verdict for verdict in run_cases(name, task, answer) if not verdict.ok]
+        useful |= {verdict.case for verdict in rejected}
+        if not rejected:
+            yield f"a wrong answer passes: {called}; add a case that rejects it"
+    for function in (*task.cases, *task.hidden):
+        if words(function) not in useful:
+            yield f"a case rejects no wrong answer: {words(function)}; add a wrong answer it must reject"
+
+
+def proof(name: str, task: Exercise, bench: _Workbench, source: str) -> Iterator[str]:
+    """Yield everything that is wrong with an exercise, in words; nothing if it is proven."""
+    if len(task.wrong) < WRONG_ANSWERS:
+        yield f"has {len(task.wrong)} wrong answers, needs {WRONG_ANSWERS}; add mistakes a learner would make"
+    if not task.hidden:
+        yield "has no hidden case; add one that the visible cases do not imply"
+    try:
+        right, blank = bench.answer(source), bench.answer(stub(source))
+    except Exception as error:
+        yield f"the cell cannot run with what the cells above it define: {type(error).__name__}: {error}"
+        return
+    for verdict in run_cases(name, task, right):
+        if not verdict.ok:
+            yield f"the solution is rejected: {verdict.case}: {verdict.message}"
+    for verdict in run_cases(name, task, blank, hidden=False):
+        if verdict.ok:
+            yield f"the blank passes a case: {verdict.case}; let the stub be ... or None"
+    yield from _mistakes(name, task, bench, source)
+
+
+def _problems(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield each exercise of a solution notebook with its problems."""
+    cells = read(path).cells
+    present = {exercise_name(cell) or "": index for index, cell in enumerate(cells) if "exercise" in tags(cell)}
+    if not present:
+        return
+    known = lesson(path.stem)
+    for name in sorted(set(present) | set(known.exercises)):
+        if name not in known.exercises:
+            yield name, [f"is not in the EXERCISES of lesson {known.number}"]
+        elif name not in present:
+            yield name, [f"has no cell tagged exercise and {name} in {path.name}"]
+        elif (asked := _asked(cells, name)) is None:
+            yield name, [f"is never checked; add a cell check({name!r}, …) below it"]
+        else:
+            bench = _Workbench(cells, present[name], asked, known.names)
+            yield name, list(proof(name, known.exercises[name], bench, cells[present[name]].source))
+
+
+def mutants(folder: Path, names: Sequence[str] = ()) -> bool:
+    """Prove every exercise of the named lessons and print a line for each; return whether all are proven."""
+    proven = True
+    for path in solutions(folder, names):
+        for name, problems in _problems(path):
+            proven = proven and not problems
+            many = len(lesson(path.stem).exercises[name].wrong) if not problems else 0
+            print(
+                f"{'ok   ' if not problems else 'wrong'}  {path.stem}  {name}"
+                + (f"  {many} wrong answers rejected" * (many > 0))
+            )
+            for problem in problems:
+                print(f"         {problem}")
+    return proven

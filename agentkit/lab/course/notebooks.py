@@ -1,0 +1,193 @@
+"""Notebooks as data: reading, the learner's version of a solution, and one normal form for what is stored.
+
+What it holds: `read`, `write`, `tags`, `exercise_name`, `student_version`, `normalise`, `named_cells`, `ABSOLUTE`.
+Guarantee: pure functions of the notebook; the same solution always gives the same learner's notebook, to the byte.
+Strategy: cells are known by tag, never by id (tools renumber ids and keep tags). Stored outputs stay, because
+nbval compares nothing in a cell that was never run; what differs from run to run is taken out.
+Used by `make`, `grade`, `mutants` and `rules`.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from pathlib import Path
+from typing import Any
+
+__all__ = [
+    "ABSOLUTE",
+    "CellError",
+    "exercise_name",
+    "named_cells",
+    "normalise",
+    "read",
+    "stub",
+    "student_version",
+    "tags",
+    "texts",
+    "where",
+    "write",
+]
+
+ABSOLUTE = re.compile(
+    r"(?<![\w:./~<-])/(?:home|tmp|Users|root|work|workspace|var|usr|opt|mnt|private|srv)/[\w.+-]+[^\s'\"`):,]*"
+    r"|(?<![\w])[A-Za-z]:\\{1,2}[\w.+-]+\\[^\s'\"`]*"
+)
+"""A path of one machine: no such thing may stand in a notebook."""
+
+_ANSWER = re.compile(r"^([ \t]*)### BEGIN SOLUTION[^\n]*\n(.*?)^[ \t]*### END SOLUTION[^\n]*$", re.M | re.S)
+_LINK = re.compile(r"(\]\()([^)\s]+)")
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_RANDOM_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f-]+)?")
+_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+class CellError(Exception):
+    """Something about one cell of one notebook, in words: file, cell, what, remedy."""
+
+
+def read(path: Path) -> Any:
+    """Return a notebook in format 4; CellError if the file is not one."""
+    import nbformat
+
+    try:
+        return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    except FileNotFoundError:
+        raise CellError(f"{path.name}: there is no such file") from None
+    except Exception as error:  # not JSON, no cells, an unknown format: nbformat has no common error for them
+        raise CellError(
+            f"{path.name}: not a notebook ({type(error).__name__}); save it again from JupyterLab"
+        ) from None
+
+
+def write(notebook: Any, path: Path) -> bool:
+    """Store a notebook; return False, and leave the file alone, if it already says the same."""
+    import nbformat
+
+    text = nbformat.writes(notebook) + "\n"  # type: ignore[no-untyped-call]
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return False
+    path.write_text(text, encoding="utf-8")
+    return True
+
+
+def tags(cell: Any) -> list[str]:
+    """Return the tags of a cell."""
+    return [tag for tag in cell.metadata.get("tags", []) if isinstance(tag, str)]
+
+
+def exercise_name(cell: Any) -> str | None:
+    """Return the `ex-…` tag of an exercise cell, None for any other cell."""
+    if cell.cell_type != "code":
+        return None
+    return next((tag for tag in tags(cell) if tag.startswith("ex-")), None)
+
+
+def where(cell: Any, index: int) -> str:
+    """Say which cell is meant: its place from 1, counting all cells, and its id."""
+    return f"cell {index + 1} ({cell.get('id', 'no id')})"
+
+
+def stub(source: str) -> str:
+    r"""Return a cell without its answer: the `# stub:` lines after BEGIN SOLUTION, or `...`.
+
+    >>> print(stub("k = 1\n### BEGIN SOLUTION\n# stub: k = ...\nk = 4\n### END SOLUTION"))
+    k = 1
+    # your answer here
+    k = ...
+    """
+
+    def blank(match: re.Match[str]) -> str:
+        indent, body = match[1], match[2]
+        given = []
+        for line in body.splitlines():
+            if not line.strip().startswith("# stub:"):
+                break
+            given.append(line.strip().removeprefix("# stub:").removeprefix(" "))
+        return "\n".join(indent + line for line in ["# your answer here", *(given or ["..."])])
+
+    return _ANSWER.sub(blank, source)
+
+
+def student_version(solution: Any) -> Any:
+    """Return the learner's notebook: answers blank, hidden cells gone, links right for one folder up; not yet run."""
+    from copy import deepcopy
+
+    notebook = deepcopy(solution)
+    notebook.cells = [cell for cell in notebook.cells if "hidden" not in tags(cell)]
+    for index, cell in enumerate(notebook.cells):
+        if cell.cell_type == "markdown":
+            cell.source = _LINK.sub(lambda match: match[1] + _one_up(match[2]), cell.source)
+        if cell.cell_type != "code":
+            continue
+        if "exercise" in tags(cell):
+            if not _ANSWER.search(cell.source) or exercise_name(cell) is None:
+                raise CellError(
+                    f"{where(cell, index)}: an exercise needs a tag ex-… and an answer between "
+                    "### BEGIN SOLUTION and ### END SOLUTION"
+                )
+            cell.source = stub(cell.source)
+        elif "### BEGIN SOLUTION" in cell.source:
+            raise CellError(
+                f"{where(cell, index)}: holds an answer but not the tag exercise; add it, or the answer leaks"
+            )
+        cell.outputs, cell.execution_count = [], None
+    return notebook
+
+
+def _one_up(target: str) -> str:
+    """Return a link of a notebook in `solutions/` as it reads from the folder above."""
+    if re.match(r"[a-z]+:|#|/", target) or not target.startswith("../"):
+        return target
+    return posixpath.relpath(posixpath.join("solutions", target))
+
+
+def normalise(notebook: Any) -> Any:
+    """Put a notebook that was run into the one form that is stored; CellError for a path that would be compared."""
+    notebook.metadata = type(notebook.metadata)(
+        kernelspec={"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+    )
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    named_cells(notebook)
+    for index, cell in enumerate(notebook.cells):
+        kept = tags(cell)
+        cell.metadata = type(cell.metadata)({"tags": kept} if kept else {})
+        for output in cell.get("outputs", []):
+            _plain(output)
+            if found := ABSOLUTE.search("\n".join(texts(output))):
+                place = where(cell, index)
+                raise CellError(f"{place}: its output holds the path {found[0]}; print a name instead: path.name")
+    return notebook
+
+
+def texts(output: Any) -> list[str]:
+    """Return the texts of an output: what was printed, shown or raised, without pictures."""
+    shown = [str(value) for kind, value in output.get("data", {}).items() if not kind.startswith("image/")]
+    return [*shown, str(output.get("text", "")), str(output.get("evalue", "")), *output.get("traceback", [])]
+
+
+def _plain(output: Any) -> None:
+    """Take out of an output what changes from run to run: widget ids, and a traceback's frames outside the cell."""
+    if "metadata" in output:
+        output.metadata = type(output.metadata)()
+    if "data" in output:
+        output.data.pop(_VIEW, None)
+    if output.output_type == "error":
+        frames = [frame for frame in output.traceback if not _ANSI.sub("", frame).startswith("File ")]
+        output.traceback = [ABSOLUTE.sub(lambda match: "…/" + match[0].rsplit("/", 1)[-1], frame) for frame in frames]
+
+
+def named_cells(notebook: Any) -> None:
+    """Give cells with a random id a name made from their text, so that a change of one cell is a change of one cell."""
+    used: set[str] = set()
+    for cell in notebook.cells:
+        name = str(cell.get("id", ""))
+        if not name or _RANDOM_ID.fullmatch(name):
+            text = exercise_name(cell) or cell.source.replace("'", "").replace("’", "")
+            name = "-".join(re.findall(r"[a-z0-9]+", text.lower())[:5])[:40].strip("-") or cell.cell_type
+        base, number = name, 1
+        while name in used:
+            number += 1
+            name = f"{base}-{number}"
+        used.add(name)
+        cell["id"] = name

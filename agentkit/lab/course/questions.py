@@ -1,0 +1,135 @@
+"""`quiz`: a lesson's questions, with a reason for every choice, as text and as buttons.
+
+What it holds: `quiz` and the `Quiz` it returns. Guarantee: all state is in `value`, a string with one letter per
+question (`-` where none is chosen yet); setting it works without a browser and does what a click does.
+Strategy: the text form is the object's repr, so nbval compares the questions and a reader without widgets still has
+them.
+Every lesson ends with one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from agentkit.lab.course.exercise import Question
+from agentkit.lab.course.registry import lesson
+
+__all__ = ["Quiz", "quiz"]
+
+LETTERS = "abcdefgh"
+
+
+class Quiz:
+    """The questions of a lesson; show it in a cell to click, or read and set `value`.
+
+    >>> sums = Quiz([Question("1 + 1 is", right="2", because="count", wrong={"11": "that joins the digits"})])
+    >>> sums
+    1. 1 + 1 is
+       a) 2
+       b) 11
+    >>> sums.value = "b"
+    >>> print(sums.reasons())
+    1. b is not right: that joins the digits
+    0 of 1 right
+    """
+
+    def __init__(self, questions: Sequence[Question]) -> None:
+        self.questions = tuple(questions)
+        self._chosen = ["-"] * len(self.questions)
+        self._buttons: list[Any] = []
+        self._box: Any = None
+
+    @property
+    def value(self) -> str:
+        """The chosen letters, one per question, `-` where there is none."""
+        return "".join(self._chosen)
+
+    @value.setter
+    def value(self, letters: str) -> None:
+        letters = letters.lower()
+        if len(letters) != len(self.questions):
+            raise ValueError(
+                f"answers must be {len(self.questions)} letters, one per question, got {letters!r}; - leaves one out"
+            )
+        for number, (question, letter) in enumerate(zip(self.questions, letters, strict=True), 1):
+            allowed = LETTERS[: len(question.choices)] + "-"
+            if letter not in allowed:
+                raise ValueError(f"question {number} has the choices {', '.join(allowed[:-1])}, got {letter!r}")
+        self._chosen = list(letters)
+        for button, letter in zip(self._buttons, letters, strict=False):
+            button.index = None if letter == "-" else LETTERS.index(letter)
+
+    @property
+    def right(self) -> int:
+        """How many of the chosen letters are right."""
+        return sum(letter == question.letter for letter, question in zip(self._chosen, self.questions, strict=True))
+
+    def reasons(self) -> str:
+        """Say for every chosen letter whether it is right and why, and how many are."""
+        lines = [f"{n}. {self.reason(n)}" for n, letter in enumerate(self._chosen, 1) if letter != "-"]
+        return "\n".join([*lines, f"{self.right} of {len(self.questions)} right"])
+
+    def reason(self, number: int) -> str:
+        """Say why the letter chosen for question `number` (from 1) is right or not; empty if none is chosen."""
+        question, letter = self.questions[number - 1], self._chosen[number - 1]
+        if letter == "-":
+            return ""
+        why = question.choices[LETTERS.index(letter)][1]
+        return f"{letter} is {'right' if letter == question.letter else 'not right'}: {why}"
+
+    def __repr__(self) -> str:
+        blocks = []
+        for number, question in enumerate(self.questions, 1):
+            blocks.append(f"{number}. {question.ask}")
+            blocks += [f"   {LETTERS[i]}) {choice}" for i, (choice, _) in enumerate(question.choices)]
+        return "\n".join(blocks)
+
+    @property
+    def widget(self) -> Any:
+        """The questions as buttons (an ipywidgets box), made when first asked for."""
+        if self._box is None:
+            self._box = self._build()
+        return self._box
+
+    def _build(self) -> Any:
+        import ipywidgets
+
+        rows: list[Any] = []
+        for number, question in enumerate(self.questions, 1):
+            options = [f"{LETTERS[i]}) {choice}" for i, (choice, _) in enumerate(question.choices)]
+            chosen = self._chosen[number - 1]
+            button = ipywidgets.RadioButtons(
+                options=options, index=None if chosen == "-" else LETTERS.index(chosen), layout={"width": "max-content"}
+            )
+            reason = ipywidgets.Label(self.reason(number))
+
+            def choose(change: Any, number: int = number, reason: Any = reason) -> None:
+                self._chosen[number - 1] = "-" if change["new"] is None else LETTERS[change["new"]]
+                reason.value = self.reason(number)
+
+            button.observe(choose, "index")
+            self._buttons.append(button)
+            rows += [ipywidgets.Label(f"{number}. {question.ask}"), button, reason]
+        return ipywidgets.VBox(rows)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        text = {"text/plain": repr(self)}
+        try:
+            bundle = self.widget._repr_mimebundle_(**kwargs)
+        except ImportError:
+            return text
+        return {**bundle, **text}
+
+
+def quiz(number: str, answers: str | None = None) -> Quiz | None:
+    """Return the quiz of a lesson, to click; with `answers="bacda"` print a reason for each letter instead.
+
+    `number` is the lesson's, as in its notebook's name: `quiz("01")`. Use `-` to leave a question out.
+    """
+    questions = Quiz(lesson(number).quiz)
+    if answers is None:
+        return questions
+    questions.value = answers
+    print(questions.reasons())
+    return None

@@ -1,0 +1,57 @@
+"""How a run treats its tasks: time limits and what a failure means for the others.
+
+What it holds: `Settings`, the executor's arguments after they were checked.
+Guarantee: a `Settings` object is valid; a bad value is refused with the parameter, the rule, the value and the remedy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+__all__ = ["Settings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a run treats its tasks.
+
+    >>> Settings(timeout=5, deadline=30).allowed(waited=27)
+    (3, 'deadline=30 s from submission')
+    """
+
+    timeout: float | None = None
+    """Seconds one attempt may take."""
+    deadline: float | None = None
+    """Seconds from a task's submission to its end, waiting included."""
+    within: float | None = None
+    """Seconds the whole run may take."""
+    on_error: str = "collect"
+    """What a failure means for the others: `collect`, `stop` or `raise`."""
+    max_failures: int | None = None
+    """With `collect`: stop at this many failures."""
+
+    def __post_init__(self) -> None:
+        for name in ("timeout", "deadline", "within"):
+            _check_seconds(name, getattr(self, name))
+        if self.on_error not in ("collect", "stop", "raise"):
+            said = f"on_error must be 'collect', 'stop' or 'raise', got {self.on_error!r}"
+            raise ValueError(f"{said}; use 'collect' to keep failures and go on")
+        most = self.max_failures
+        if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
+            raise ValueError(f"max_failures must be a whole number, 1 or more, got {most!r}; use None for no bound")
+
+    def allowed(self, waited: float) -> tuple[float, str]:
+        """Return how long an attempt may take, after so long a wait, and the rule that says so; `(inf, "")` if none."""
+        if self.deadline is not None and (self.timeout is None or self.deadline - waited < self.timeout):
+            return self.deadline - waited, f"deadline={self.deadline:g} s from submission"
+        return (inf, "") if self.timeout is None else (self.timeout, f"timeout={self.timeout:g} s")
+
+
+def _check_seconds(name: str, value: Any) -> None:
+    remedy = "give seconds, or None for no bound"
+    if isinstance(value, bool) or not isinstance(value, int | float | None):
+        raise TypeError(f"{name} must be a number of seconds, got {value!r}; {remedy}")
+    if value is not None and not value > 0:
+        raise ValueError(f"{name} must be more than 0 seconds, got {value:g}; {remedy}")
