@@ -131,5 +131,5 @@ class ConversationState:
 
     def __repr__(self) -> str:
         last = f", last {self.messages[-1].get('content')!r:.40}" if self.messages else ""
-        who = ", ".join(map(str, self.agent_outputs)) or "nobody"
-        return f"<ConversationState {len(self.messages)} messages{last}; outputs of {who}>"
+        who = f", outputs of {', '.join(map(str, self.agent_outputs))}" if self.agent_outputs else ""
+        return f"<ConversationState {len(self.messages)} messages{last}{who}>"

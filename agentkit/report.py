@@ -184,7 +184,8 @@ class Report(Reads):
 
     def _repr_html_(self, rows: int = 20) -> str:
         """Show the run as a table; everything that came from an agent is escaped."""
-        head = "".join(f"<th>{name}</th>" for name in ("task", "status", "result or error", "waited", "latency"))
+        left = 'style="text-align: left"'
+        head = "".join(f"<th {left}>{name}</th>" for name in ("task", "status", "result or error", "waited", "latency"))
         body = ""
         for outcome in self.individual_results[:rows]:
             said = outcome.result if outcome.status == "success" else outcome.reason

@@ -213,4 +213,5 @@ class VersionedState:
         return True
 
     def __repr__(self) -> str:
-        return f"<VersionedState {len(self._table)} keys, {self._writes} writes, {self._conflicts} conflicts>"
+        keys = ", ".join(f"{key} {value!r:.30} v{version}" for key, (value, version) in [*self._table.items()][:4])
+        return f"<VersionedState {keys or 'no keys'}{', …' * (len(self._table) > 4)}; {self._conflicts} conflicts>"

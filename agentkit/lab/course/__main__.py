@@ -30,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     grade.add_argument("--out", type=Path, default=Path("graded"), help="folder of the JSON files (default: graded)")
     grade.add_argument("--lesson", help="the lesson's number, if neither tags nor file name tell it")
     grade.add_argument("--seconds", type=float, default=3.0, help="bound of one exercise cell (default: 3)")
+    grade.add_argument("--jobs", type=int, default=1, help="submissions at the same time (default: 1)")
     grade.add_argument("--memory", type=int, default=2048, help="bound of the kernel's memory in MB (default: 2048)")
     for command in (make, mutants):
         command.add_argument("names", nargs="*", metavar="NAME", help="notebooks by name or number (default: all)")
@@ -40,12 +41,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _notebooks(given: Path | None) -> Path:
     """Return the folder of the course: the given one, `notebooks` here, or the one beside the package."""
-    for folder in (given, Path("notebooks"), Path(__file__).parents[3] / "notebooks"):
-        if folder and (folder == given or (folder / "solutions").is_dir()):
+    for folder in [given] if given else [Path("notebooks"), Path(__file__).parents[3] / "notebooks"]:
+        if (folder / "solutions").is_dir():
             return folder.resolve()
-    raise SystemExit(
-        "there is no folder notebooks/solutions here; name the folder that holds solutions: --notebooks FOLDER"
-    )
+    raise ValueError(f"{given or 'notebooks'} holds no folder solutions; name the one that does: --notebooks FOLDER")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,7 +77,7 @@ def _command(options: argparse.Namespace, folder: Path) -> int:
     from agentkit.lab.course.grade import Bounds, grade
 
     bounds = Bounds(seconds=options.seconds, memory=options.memory)
-    results = grade(folder, options.files, out=options.out, lesson=options.lesson, bounds=bounds)
+    results = grade(folder, options.files, out=options.out, lesson=options.lesson, bounds=bounds, jobs=options.jobs)
     return int(not all(result.passed for result in results))
 
 

@@ -15,9 +15,9 @@ from itertools import groupby
 from statistics import median
 from typing import Any
 
-from agentkit.lab.course.mutants import parsed
 from agentkit.lab.course.notebooks import ABSOLUTE, tags, texts
 from agentkit.lab.course.page import Page, Violation
+from agentkit.lab.course.reading import parsed
 
 __all__ = ["RULES"]
 

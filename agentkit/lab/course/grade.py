@@ -2,7 +2,7 @@
 
 What it holds: `grade`, and the records `Graded` and `Mark`. Guarantee: every submission gets a verdict for every
 exercise of its lesson, hidden cases included, whatever it holds; one submission's fate never touches another's.
-Strategy: the solution notebook runs with the submission's exercise cells put in, in a bounded kernel of its own.
+Strategy: the solution's definitions and checks run with the submission's exercise cells put in, in a bounded kernel.
 `check` writes each case's verdict to a file. Where a cell takes the kernel down, the solution's own cell is put
 back and the rest is graded in another run. An answer could still forge its verdict from inside the kernel: read the
 JSON of a surprising pass.
@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.lab.course.checks import NOT_YET
-from agentkit.lab.course.make import solutions
-from agentkit.lab.course.notebooks import CellError, exercise_name, read, tags
+from agentkit.lab.course.notebooks import CellError, exercise_name, read, solutions, tags
 from agentkit.lab.course.sandbox import Bounds, Ends, run
 from agentkit.lab.course.submission import answers, is_blank, lesson_number, merged, not_there
 
@@ -96,11 +95,11 @@ def _mark(name: str, cases: Sequence[dict[str, Any]], error: str, after: str) ->
 
 
 def _recorded(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return the cases recorded by `check`, by exercise."""
+    """Return the cases recorded by `check`, by exercise; of several checks of one exercise the last counts."""
     found: dict[str, list[dict[str, Any]]] = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        case = json.loads(line)
-        found.setdefault(case.pop("exercise"), []).append(case)
+        cases = json.loads(line)
+        found[cases[0].pop("exercise")] = [{k: v for k, v in case.items() if k != "exercise"} for case in cases]
     return found
 
 
@@ -182,20 +181,45 @@ def _lines(label: str, graded: Graded) -> list[str]:
     return lines
 
 
-def grade(
-    folder: Path, files: Sequence[Path], *, out: Path, lesson: str | None = None, bounds: Bounds | None = None
-) -> list[Graded]:
-    """Grade submissions one after another; print the table as it grows and write one JSON file each into `out`.
+def _write(graded: Graded, label: str, out: Path) -> None:
+    """Write one submission's JSON file."""
+    text = json.dumps({**asdict(graded), "submission": label, "right": graded.right}, indent=1, ensure_ascii=False)
+    name = label.removesuffix(".ipynb").replace("/", "__") + ".json"
+    (out / name).write_text(text + "\n", encoding="utf-8")
 
-    `folder` holds `solutions/`. One submission takes about the time its lesson takes to run, and at most `bounds`.
+
+def grade(
+    folder: Path,
+    files: Sequence[Path],
+    *,
+    out: Path,
+    lesson: str | None = None,
+    bounds: Bounds | None = None,
+    jobs: int = 1,
+) -> list[Graded]:
+    """Grade submissions, `jobs` at a time; print the table as it grows and write one JSON file each into `out`.
+
+    `folder` holds `solutions/`. One submission takes about two seconds, more where a bound is reached.
+    More jobs than processor cores make the bounds of time unfair.
     """
+    if jobs < 1:
+        raise ValueError(f"jobs must be 1 or more, got {jobs}; it is how many submissions run at the same time")
     out.mkdir(parents=True, exist_ok=True)
-    results = []
-    for path, label in zip(files, _labels(files), strict=True):
-        graded = asyncio.run(grade_one(folder, path, lesson, bounds or Bounds()))
-        print("\n".join(_lines(label, graded)), flush=True)
-        name = label.removesuffix(".ipynb").replace("/", "__") + ".json"
-        text = json.dumps({**asdict(graded), "submission": label, "right": graded.right}, indent=1, ensure_ascii=False)
-        (out / name).write_text(text + "\n", encoding="utf-8")
-        results.append(graded)
-    return results
+    labels = _labels(files)
+
+    async def everybody() -> list[Graded]:
+        gate = asyncio.Semaphore(jobs)
+
+        async def one(path: Path) -> Graded:
+            async with gate:
+                return await grade_one(folder, path, lesson, bounds or Bounds())
+
+        results = []
+        running = [asyncio.create_task(one(path)) for path in files]
+        for task, label in zip(running, labels, strict=True):
+            results.append(await task)
+            print("\n".join(_lines(label, results[-1])), flush=True)
+            _write(results[-1], label, out)
+        return results
+
+    return asyncio.run(everybody())

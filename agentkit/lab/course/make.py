@@ -16,28 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.lab.course.execute import execute
-from agentkit.lab.course.notebooks import CellError, normalise, read, student_version, write
+from agentkit.lab.course.notebooks import CellError, normalise, read, solutions, student_path, student_version, write
 
-__all__ = ["make", "solutions", "student_path"]
-
-
-def solutions(folder: Path, names: Sequence[str] = ()) -> list[Path]:
-    """Return the solution notebooks whose names begin with one of `names`, all of them without names."""
-    paths = sorted((folder / "solutions").glob("[0-9][0-9]_*.ipynb"))
-    unknown = [name for name in names if not any(path.stem.startswith(_stem(name)) for path in paths)]
-    if unknown:
-        known = ", ".join(path.stem for path in paths) or "none"
-        raise CellError(f"no solution notebook is called {', '.join(unknown)}; there are: {known}")
-    return [path for path in paths if not names or any(path.stem.startswith(_stem(name)) for name in names)]
-
-
-def _stem(name: str) -> str:
-    return Path(name).name.removesuffix(".ipynb")
-
-
-def student_path(solution: Path) -> Path:
-    """Return where the learner's notebook of a solution is."""
-    return solution.parent.parent / solution.name
+__all__ = ["make"]
 
 
 def _run(notebook: Any, path: Path) -> Any:

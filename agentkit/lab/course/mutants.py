@@ -12,53 +12,22 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import contextlib
 import inspect
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from agentkit.lab.course.checks import run_cases
 from agentkit.lab.course.exercise import Exercise, Swap, words
-from agentkit.lab.course.make import solutions
-from agentkit.lab.course.notebooks import exercise_name, read, stub, tags
+from agentkit.lab.course.notebooks import exercise_name, read, solutions, stub, tags
+from agentkit.lab.course.reading import asked_for, definitions
 from agentkit.lab.course.registry import lesson
 
-__all__ = ["mutants", "parsed", "proof"]
+__all__ = ["mutants", "proof"]
 
 WRONG_ANSWERS = 3
-_KEPT = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-
-
-def parsed(source: str) -> ast.Module:
-    """Return a cell's syntax tree; await at the top is allowed, lines with magics are left out."""
-    text = "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in source.splitlines())
-    tree = compile(text, "cell", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    assert isinstance(tree, ast.Module)
-    return tree
-
-
-def _definitions(source: str) -> ast.Module:
-    """Return what a cell defines without doing anything: imports, functions, classes, constants."""
-
-    def constant(node: ast.stmt) -> bool:
-        try:
-            return isinstance(node, ast.Assign) and ast.literal_eval(node.value) is not ...
-        except ValueError:
-            return False
-
-    tree = parsed(source)
-    tree.body = [node for node in tree.body if isinstance(node, _KEPT) or constant(node)]
-    return tree
-
-
-def _asked(cells: Sequence[Any], name: str) -> ast.expr | None:
-    """Return what the notebook hands to `check` as the answer of an exercise."""
-    for cell in cells:
-        for node in ast.walk(parsed(cell.source)) if cell.cell_type == "code" else ():
-            match node:
-                case ast.Call(func=ast.Name(id="check"), args=[ast.Constant(value=value), answer]) if value == name:
-                    return answer
-    return None
 
 
 class _Workbench:
@@ -73,13 +42,15 @@ class _Workbench:
         """Return the answer that a cell with this text gives; whatever the cell raises comes out."""
         space = {"__name__": "cell", "asyncio": asyncio, **self.names}
         for text in self.above:
-            exec(compile(_definitions(text), "cell", "exec"), space)  # the lesson's own cells
+            exec(compile(definitions(text), "cell", "exec"), space)  # the lesson's own cells
+        space["check"] = lambda *args, **kwargs: None  # a check in the exercise's own cell would try it twice
         code = compile(source, "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-        if code.co_flags & inspect.CO_COROUTINE:
-            asyncio.run(eval(code, space))
-        else:
-            exec(code, space)
-        return eval(self.asked, space)
+        with contextlib.redirect_stdout(io.StringIO()):
+            if code.co_flags & inspect.CO_COROUTINE:
+                asyncio.run(eval(code, space))
+            else:
+                exec(code, space)
+            return eval(self.asked, space)
 
 
 def _called(wrong: object) -> str:
@@ -100,7 +71,8 @@ def _answers(task: Exercise, bench: _Workbench, source: str) -> Iterator[tuple[s
             text = wrong.apply(source) if isinstance(wrong, Swap) else wrong
             yield _called(wrong), bench.answer(text) if isinstance(text, str) else text, ""
         except Exception as error:
-            yield _called(wrong), None, f"{type(error).__name__}: {error}"
+            remedy = "; a text stands for the whole cell: write name = value" if isinstance(wrong, str) else ""
+            yield _called(wrong), None, f"{type(error).__name__}: {error}{remedy}"
 
 
 def _mistakes(name: str, task: Exercise, bench: _Workbench, source: str) -> Iterator[str]:
@@ -130,12 +102,11 @@ def proof(name: str, task: Exercise, bench: _Workbench, source: str) -> Iterator
     except Exception as error:
         yield f"the cell cannot run with what the cells above it define: {type(error).__name__}: {error}"
         return
-    for verdict in run_cases(name, task, right):
+    for verdict in run_cases(name, task, right, patience=5):
         if not verdict.ok:
             yield f"the solution is rejected: {verdict.case}: {verdict.message}"
-    for verdict in run_cases(name, task, blank, hidden=False):
-        if verdict.ok:
-            yield f"the blank passes a case: {verdict.case}; let the stub be ... or None"
+    if all(verdict.ok for verdict in run_cases(name, task, blank, hidden=False)):
+        yield "the blank passes every visible case; a case must reject the stub"
     yield from _mistakes(name, task, bench, source)
 
 
@@ -151,7 +122,7 @@ def _problems(path: Path) -> Iterator[tuple[str, list[str]]]:
             yield name, [f"is not in the EXERCISES of lesson {known.number}"]
         elif name not in present:
             yield name, [f"has no cell tagged exercise and {name} in {path.name}"]
-        elif (asked := _asked(cells, name)) is None:
+        elif (asked := asked_for(cells, name)) is None:
             yield name, [f"is never checked; add a cell check({name!r}, …) below it"]
         else:
             bench = _Workbench(cells, present[name], asked, known.names)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ __all__ = [
     "named_cells",
     "normalise",
     "read",
+    "solutions",
     "stub",
+    "student_path",
     "student_version",
     "tags",
     "texts",
@@ -69,6 +72,25 @@ def write(notebook: Any, path: Path) -> bool:
         return False
     path.write_text(text, encoding="utf-8")
     return True
+
+
+def solutions(folder: Path, names: Sequence[str] = ()) -> list[Path]:
+    """Return the solution notebooks whose names begin with one of `names`, all of them without names."""
+    paths = sorted((folder / "solutions").glob("[0-9][0-9]_*.ipynb"))
+    unknown = [name for name in names if not any(path.stem.startswith(_stem(name)) for path in paths)]
+    if unknown:
+        known = ", ".join(path.stem for path in paths) or "none"
+        raise CellError(f"no solution notebook is called {', '.join(unknown)}; there are: {known}")
+    return [path for path in paths if not names or any(path.stem.startswith(_stem(name)) for name in names)]
+
+
+def _stem(name: str) -> str:
+    return Path(name).name.removesuffix(".ipynb")
+
+
+def student_path(solution: Path) -> Path:
+    """Return where the learner's notebook of a solution is."""
+    return solution.parent.parent / solution.name
 
 
 def tags(cell: Any) -> list[str]:

@@ -26,11 +26,11 @@ class Quiz:
     >>> sums = Quiz([Question("1 + 1 is", right="2", because="count", wrong={"11": "that joins the digits"})])
     >>> sums
     1. 1 + 1 is
-       a) 2
-       b) 11
-    >>> sums.value = "b"
+       a) 11
+       b) 2
+    >>> sums.value = "a"
     >>> print(sums.reasons())
-    1. b is not right: that joins the digits
+    1. a is not right: that joins the digits
     0 of 1 right
     """
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.lab.course import cells, prose
-from agentkit.lab.course.make import student_path
-from agentkit.lab.course.notebooks import CellError, named_cells, read, student_version, tags
+from agentkit.lab.course.notebooks import CellError, named_cells, read, student_path, student_version, tags
 from agentkit.lab.course.page import Page, Violation
 
 __all__ = ["report", "violations"]

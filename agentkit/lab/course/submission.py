@@ -9,6 +9,7 @@ Used by `grade`.
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Mapping
 from copy import deepcopy
@@ -16,10 +17,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from nbformat.v4 import new_code_cell
+
 from agentkit.lab.course.notebooks import CellError, exercise_name, stub, tags
+from agentkit.lab.course.reading import asked_for, definitions
 from agentkit.lab.course.registry import lessons
 
 __all__ = ["answers", "is_blank", "lesson_number", "merged", "not_there"]
+
+_CHECK = re.compile(r"\bcheck\(")
 
 
 def answers(notebook: Any) -> dict[str, str]:
@@ -42,21 +48,26 @@ def lesson_number(notebook: Any, path: Path) -> str:
 
 
 def merged(solution: Any, given: Mapping[str, str]) -> tuple[Any, dict[str, int]]:
-    """Return the solution up to its last exercise's check with the given answers put in, and each exercise's index."""
+    """Return what is run: the solution's exercises with the given answers, and each exercise's index.
+
+    Of the lesson's other cells only what they define is kept (imports, functions, classes, constants), and the checks: grading
+    does not repeat its experiments. Where an exercise's own cell holds its check, the check is repeated below it, since
+    the submission may have changed or lost it.
+    """
     notebook, at = deepcopy(solution), {}
-    for index, cell in enumerate(notebook.cells):
-        name = exercise_name(cell)
-        if name and "exercise" in tags(cell):
-            at[name] = index
-            cell.source = given.get(name, cell.source)
-    last = max(
-        (i for i, cell in enumerate(notebook.cells) if re.search(r"\bcheck\(", cell.source)),
-        default=len(notebook.cells),
-    )
-    notebook.cells = notebook.cells[: last + 1]
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs = []
+    cells: list[Any] = []
+    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+        cell.outputs = []
+        cells.append(cell)
+        name = exercise_name(cell) if "exercise" in tags(cell) else None
+        if name is None:
+            cell.source = cell.source if _CHECK.search(cell.source) else ast.unparse(definitions(cell.source))
+            continue
+        at[name] = len(cells) - 1
+        if (answer := asked_for([cell], name)) is not None:
+            cells.append(new_code_cell(f"check({name!r}, {ast.unparse(answer)})"))  # type: ignore[no-untyped-call]
+        cell.source = given.get(name, cell.source)
+    notebook.cells = cells
     return notebook, at
 
 

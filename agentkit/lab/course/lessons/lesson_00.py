@@ -17,7 +17,9 @@ LIMIT = 15  # seconds, as in the notebook's text
 @cache
 def makespan(max_concurrency: int) -> float:
     """Seconds for the six calls of the notebook."""
-    researcher = ChatAgent("researcher", "Answer in one sentence.", client=Provider("tier1", seed=3).client(), model="large")
+    researcher = ChatAgent(
+        "researcher", "Answer in one sentence.", client=Provider("tier1", seed=3).client(), model="large"
+    )
     questions = [prompt.question for prompt in prompts()[:6]]
     report: Any = simulate(ParallelAgentExecutor(max_concurrency).execute, questions, researcher)
     return float(report.summary.makespan)
@@ -44,7 +46,7 @@ EXERCISES = {
     "ex-smallest": Exercise(
         cases=[fast_enough, no_smaller],
         hidden=[whole_number],
-        wrong=[1, 2, 4, 6, "3"],
+        wrong=[1, 2, 4, 6, 'smallest = "3"'],
         hints=(
             "The table above has the makespan for each number.",
             "Read it from the left and stop at the first time under fifteen.",

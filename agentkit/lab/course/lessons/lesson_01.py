@@ -84,7 +84,6 @@ EXERCISES = {
             swap(GATHER, "await asyncio.gather(*(agent(question) for agent in agents[:3]))"),
             swap(GATHER, "await asyncio.gather(*(agent(question) for agent in agents), return_exceptions=True)"),
             swap(GATHER, 'await asyncio.gather(*(agent("why?") for agent in agents))'),
-            swap(GATHER, "[agent(question) for agent in agents]"),
         ],
         hints=(
             "Which function of asyncio started the three agents at the top of this lesson?",

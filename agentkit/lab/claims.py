@@ -1,0 +1,202 @@
+"""The claims ledger: what is said about concurrency in Python, and what is true.
+
+What it holds: `ledger()`, every claim of `data/claims.csv`; `claim(id)`, one of them with the experiment
+that decides it; `surprising()`, the ten that most readers get wrong.
+Guarantee: each row has exactly one experiment in `tests/claims`, which asserts its verdict on the Python at
+hand; the column `versions` names those it has been seen on.
+Strategy: a row is a frozen record. Used as a decorator it marks the test that decides it; asked for its
+`experiment`, it loads that test from the checkout.
+Opened by notebook 00; cited by claim id in all the others.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import functools
+import importlib.util
+import inspect
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple, dataclass, fields
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from agentkit.lab.data import data_path
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Claim", "Ledger", "claim", "ledger", "surprising"]
+
+Test = TypeVar("Test", bound=Callable[..., Any])
+
+VERDICTS = ("false", "caveat", "holds")
+KINDS = ("exact", "version", "ratio", "chance")
+_SAYS = {"false": "is false", "caveat": "holds with a caveat", "holds": "holds"}
+_COLUMNS = "id, claim, commonly_said, verdict, evidence, kind, source, versions, theme, surprising"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One row of the ledger: a sentence people say, and what an experiment says of it.
+
+    >>> claim("sem-rpm")
+    <sem-rpm is false: A semaphore keeps you within a requests-per-minute limit.>
+    >>> claim("sem-rpm").evidence
+    'Semaphore(5) starts 600, 150 or 30 requests in the first minute at 0.5, 2 or 10 s per call'
+    """
+
+    id: str
+    """Its short name, cited in the lessons."""
+    claim: str
+    """The sentence, as it is commonly said."""
+    commonly_said: str
+    """Where one meets it, in general words."""
+    verdict: str
+    """`false`, `caveat` (true, but not as meant) or `holds`."""
+    evidence: str
+    """What the experiment showed, in one line, with the number."""
+    kind: str
+    """`exact`: the same figure always; `version`: the same on one Python version; `ratio`, `chance`: never compare."""
+    source: str
+    """The page of the documentation, or the module, that says so."""
+    versions: str
+    """The Pythons the experiment has been seen to pass on."""
+    theme: str
+    """gather, locks, timeouts, threads, limits, state, retries or notebook."""
+    surprising: str
+    """1 for the most surprising of the ten, up to 10; empty for the rest."""
+
+    def __call__(self, test: Test) -> Test:
+        """Mark a test as the experiment that decides this claim."""
+        test.claim = self  # type: ignore[attr-defined]
+        return test
+
+    @property
+    def experiment(self) -> Callable[[], None]:
+        """The test that decides the claim; raises FileNotFoundError where the tests are not installed."""
+        return _experiments(self.theme)[self.id]
+
+    @property
+    def code(self) -> str:
+        """The source of the experiment, to be read in a lesson."""
+        return inspect.getsource(self.experiment)
+
+    def check(self) -> str:
+        """Run the experiment on this Python, in a thread of its own so that it works in a cell; say what it found.
+
+        >>> claim("gather-order").check()
+        'gather-order is false: seen again'
+
+        Raises AssertionError if the verdict does not hold on this Python.
+        """
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(self.experiment).result()
+        return f"{self.id} {_SAYS[self.verdict]}: seen again"
+
+    def __repr__(self) -> str:
+        return f"<{self.id} {_SAYS[self.verdict]}: {self.claim}>"
+
+    def _repr_html_(self) -> str:
+        """The row as a small table, its experiment below where the tests are present."""
+        rows = zip((f.name for f in fields(self)), astuple(self), strict=True)
+        cells = "".join(f"<tr><th>{name}</th><td>{escape(value)}</td></tr>" for name, value in rows if value)
+        try:
+            code = f"<pre>{escape(self.code)}</pre>"
+        except FileNotFoundError as error:
+            code = f"<p>{escape(str(error))}</p>"
+        return f"<table>{cells}</table>{code}"
+
+
+class Ledger(tuple[Claim, ...]):
+    """Claims in a row: a tuple that narrows itself, and shows itself as a table.
+
+    >>> ledger().where(theme="locks", verdict="caveat")
+    <Ledger: 7 claims, 0 false, 7 with a caveat, 0 hold>
+    >>> ledger().where(theme="locks")[0].id
+    'async-counter'
+    """
+
+    __slots__ = ()
+
+    def where(self, **columns: str) -> Ledger:
+        """The claims whose columns have these values: `where(theme="locks", verdict="false")`."""
+        unknown = sorted(columns.keys() - {f.name for f in fields(Claim)})
+        if unknown:
+            raise ValueError(f"where takes names of columns, got {unknown[0]!r}; use one of {_COLUMNS}")
+        return Ledger(row for row in self if all(getattr(row, name) == value for name, value in columns.items()))
+
+    def frame(self) -> pd.DataFrame:
+        """The claims as a pandas frame, one row each, indexed by id."""
+        import pandas as pd
+
+        return pd.DataFrame([astuple(row) for row in self], columns=_COLUMNS.split(", ")).set_index("id")
+
+    def __repr__(self) -> str:
+        false, caveat, holds = (sum(row.verdict == verdict for row in self) for verdict in VERDICTS)
+        return f"<Ledger: {len(self)} claims, {false} false, {caveat} with a caveat, {holds} hold>"
+
+    def _repr_html_(self) -> str:
+        """One line per claim: what is said, the verdict, the evidence."""
+        shown = ("claim", "verdict", "evidence", "id")
+        head = "".join(f"<th>{name}</th>" for name in shown)
+        lines = "".join(
+            "<tr>" + "".join(f"<td>{escape(getattr(row, name))}</td>" for name in shown) + "</tr>" for row in self
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
+
+
+@functools.cache
+def ledger() -> Ledger:
+    """Every claim, in the order of the file: by theme, then as a course would meet them.
+
+    >>> len(ledger()) > 100
+    True
+    """
+    with data_path("claims.csv").open(encoding="utf-8", newline="") as file:
+        return Ledger(Claim(**row) for row in csv.DictReader(file))
+
+
+def claim(id: str) -> Claim:
+    """The claim of that id.
+
+    >>> claim("self-wait").verdict
+    'holds'
+    >>> claim("self-weight")
+    Traceback (most recent call last):
+    KeyError: "no claim 'self-weight' in the ledger; did you mean 'self-wait'?"
+
+    Written above a test, `@claim("self-wait")` marks it as the experiment that decides the claim.
+    """
+    for row in ledger():
+        if row.id == id:
+            return row
+    near = difflib.get_close_matches(id, [row.id for row in ledger()], 1)
+    raise KeyError(f"no claim {id!r} in the ledger; " + (f"did you mean {near[0]!r}?" if near else "see ledger()"))
+
+
+def surprising() -> Ledger:
+    """The ten claims that most readers get wrong, the most surprising first.
+
+    >>> [row.surprising for row in surprising()]
+    ['1', '2', '3', '4', '5', '6', '7', '8', '9', '10']
+    """
+    return Ledger(sorted((row for row in ledger() if row.surprising), key=lambda row: int(row.surprising)))
+
+
+@functools.cache
+def _experiments(theme: str) -> dict[str, Callable[[], None]]:
+    """Load the test module of a theme and list its experiments by claim id."""
+    path = Path(__file__).parents[2] / "tests" / "claims" / f"test_claims_{theme}.py"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"the experiments are in a checkout of agentkit-lab, under tests/claims: no {path.name}"
+        )
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return {test.claim.id: test for test in vars(module).values() if isinstance(getattr(test, "claim", None), Claim)}

@@ -1,0 +1,58 @@
+"""Pictures of a run that state their facts.
+
+`report.plot("timeline")` and `timeline(report)` are the same. Each function returns a `Chart`: a picture in a
+notebook, facts in words as its `repr`, the same facts as numbers in `.facts`.
+Loading this package loads neither matplotlib nor pandas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from agentkit.lab.plots.chart import Chart
+from agentkit.lab.plots.compare import compare
+from agentkit.lab.plots.cost import cost
+from agentkit.lab.plots.curves import curve, knee
+from agentkit.lab.plots.latency import latency
+from agentkit.lab.plots.limits import bucket, little
+from agentkit.lab.plots.load import in_flight, queue_depth
+from agentkit.lab.plots.pool import pool
+from agentkit.lab.plots.storm import storm
+from agentkit.lab.plots.tally import outcomes
+from agentkit.lab.plots.timeline import timeline
+
+__all__ = [
+    "Chart",
+    "bucket",
+    "compare",
+    "cost",
+    "curve",
+    "draw",
+    "in_flight",
+    "knee",
+    "latency",
+    "little",
+    "outcomes",
+    "pool",
+    "queue_depth",
+    "storm",
+    "timeline",
+]
+
+_KINDS: dict[str, Callable[..., Chart]] = {
+    "cost": cost,
+    "in_flight": in_flight,
+    "latency": latency,
+    "little": little,
+    "queue_depth": queue_depth,
+    "storm": storm,
+    "timeline": timeline,
+}
+
+
+def draw(kind: str, report: Any, **options: Any) -> Chart:
+    """Draw a report as the named kind of chart; what `Report.plot` calls."""
+    if kind not in _KINDS:
+        raise ValueError(f"kind must be one of {', '.join(sorted(_KINDS))}, got {kind!r}")
+    return _KINDS[kind](report, **options)

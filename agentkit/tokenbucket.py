@@ -1,0 +1,137 @@
+"""Bounding how much may be used per minute: the token bucket.
+
+What it holds: `TokenBucket`, the arithmetic that a provider uses to refuse and a client uses to wait.
+Guarantee: over any stretch of t seconds a bucket hands out at most `capacity + rate * t`; the level is never
+negative and never above the capacity; waiting as long as `wait` says is always enough.
+Strategy: pure arithmetic. A bucket has no clock and no lock; every call is given the time (`now`, in seconds of
+whatever clock the caller keeps), so it runs the same in virtual time, in real time and on paper.
+Source: the token bucket of network traffic shaping (Turner 1986; RFC 2697 is a readable account).
+Opened by notebook 07.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+__all__ = ["BucketStatistics", "TokenBucket"]
+
+_SLACK = 1e-8  # seconds: clocks are floats, and a caller who waits as told must not miss by a rounding error
+
+
+@dataclass(frozen=True, slots=True)
+class BucketStatistics:
+    """A bucket at one instant."""
+
+    level: float
+    """What could be taken now."""
+    capacity: float
+    """The most it can hold: the largest burst."""
+    rate: float
+    """Refill per second."""
+    debt: float
+    """What must flow in before the level rises above 0; only `charge` makes debt."""
+
+
+class TokenBucket:
+    """A bucket that refills steadily up to its brim, and from which callers take.
+
+    >>> bucket = TokenBucket.per_minute(300, quantum=1)  # 300 a minute, at most a second's worth at once
+    >>> [bucket.try_take(1, now=0) for _ in range(6)]
+    [True, True, True, True, True, False]
+    >>> bucket.wait(1, now=0)
+    0.2
+    >>> bucket.try_take(1, now=0.2)
+    True
+
+    `rate` is the refill per second, `capacity` the brim, hence the largest burst. What is taken is up to you:
+    requests, LLM tokens, money. A new bucket is full.
+    """
+
+    __slots__ = ("_capacity", "_credit", "_rate", "_updated")
+
+    def __init__(self, rate: float, capacity: float, *, now: float = 0.0) -> None:
+        self._rate, self._capacity = _above_zero("rate", rate), _above_zero("capacity", capacity)
+        self._credit, self._updated = self._capacity, now
+
+    @classmethod
+    def per_minute(cls, limit: float, *, quantum: float = 60.0, now: float = 0.0) -> TokenBucket:
+        """A bucket for `limit` per minute that holds `quantum` seconds' worth of it, and at least 1.
+
+        "300 requests per minute" may be enforced over a minute (300 at once are fine) or over a second (5 at once).
+        """
+        capacity = _above_zero("limit", limit) * _above_zero("quantum", quantum) / 60
+        return cls(limit / 60, max(1.0, capacity), now=now)
+
+    @property
+    def rate(self) -> float:
+        """Refill per second."""
+        return self._rate
+
+    @property
+    def capacity(self) -> float:
+        """The most the bucket can hold."""
+        return self._capacity
+
+    def credit(self, now: float) -> float:
+        """The level at `now`; below 0 while there is debt."""
+        return min(self._capacity, self._credit + max(0.0, now - self._updated) * self._rate)
+
+    def level(self, now: float) -> float:
+        """What could be taken at `now`, from 0 to `capacity`."""
+        return max(0.0, self.credit(now))
+
+    def try_take(self, amount: float, now: float) -> bool:
+        """Take `amount` if it is there; return whether it was. A refusal takes nothing."""
+        credit = self.credit(now)
+        if credit + self._rate * _SLACK < amount:
+            return False
+        self._set(max(0.0, credit - amount), now)
+        return True
+
+    def wait(self, amount: float, now: float) -> float:
+        """Seconds until `amount` could be taken if nobody else took any; infinite above the capacity."""
+        if amount > self._capacity:
+            return math.inf
+        return max(0.0, (amount - self.credit(now)) / self._rate)
+
+    def charge(self, amount: float, now: float) -> None:
+        """Take `amount` whether it is there or not; debt goes no deeper than one bucketful.
+
+        How a provider counts the requests it refuses: those who keep knocking keep themselves out.
+        """
+        self._set(max(-self._capacity, self.credit(now) - amount), now)
+
+    def give_back(self, amount: float, now: float) -> None:
+        """Return what was taken and not used; what exceeds the capacity is lost."""
+        self._set(min(self._capacity, self.credit(now) + amount), now)
+
+    def resize(self, rate: float, capacity: float, now: float) -> None:
+        """Change rate and capacity; what was used up stays used up, as far as the new bucket is deep."""
+        used = self._capacity - self.credit(now)
+        self._rate, self._capacity = _above_zero("rate", rate), _above_zero("capacity", capacity)
+        self._set(max(-self._capacity, self._capacity - used), now)
+
+    def statistics(self, now: float) -> BucketStatistics:
+        """The bucket at `now`."""
+        credit = self.credit(now)
+        return BucketStatistics(max(0.0, credit), self._capacity, self._rate, max(0.0, -credit))
+
+    def _set(self, credit: float, now: float) -> None:
+        self._credit, self._updated = credit, max(now, self._updated)
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} {self._credit:g} of {self._capacity:g} at {self._updated:g} s, {self._rate:g}/s>"
+        )
+
+
+def _above_zero(name: str, value: float) -> float:
+    """Check a rate or a size."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number, got {value!r}; use a number above 0")
+    if not 0 < value < math.inf:
+        raise ValueError(
+            f"{name} must be above 0 and finite, got {value}; leave the bucket out where there is no limit"
+        )
+    return float(value)
