@@ -19,10 +19,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from agentkit.agent import Agent, ChatAgent, Reply, Usage
     from agentkit.executor import ParallelAgentExecutor
+    from agentkit.locks import KeyedLock, LockOrder, LockOrderError, Sequencer, TracedLock
     from agentkit.outcome import Attempt, Outcome, span
+    from agentkit.ratelimit import RateLimiter, TokenBucket
     from agentkit.report import Report, Summary
+    from agentkit.retry import RetryPolicy
     from agentkit.run import Run
     from agentkit.semaphore import CapacityLimiter, QueueFull
+    from agentkit.state import Conflict, ConversationState, SharedState, VersionedState
 
 __version__ = "0.1.0"
 
@@ -31,14 +35,26 @@ _HOME = {
     "Attempt": "outcome",
     "CapacityLimiter": "semaphore",
     "ChatAgent": "agent",
+    "Conflict": "state",
+    "ConversationState": "state",
+    "KeyedLock": "locks",
+    "LockOrder": "locks",
+    "LockOrderError": "locks",
     "Outcome": "outcome",
     "ParallelAgentExecutor": "executor",
     "QueueFull": "semaphore",
+    "RateLimiter": "ratelimit",
     "Reply": "agent",
     "Report": "report",
+    "RetryPolicy": "retry",
     "Run": "run",
+    "Sequencer": "locks",
+    "SharedState": "state",
     "Summary": "report",
+    "TokenBucket": "ratelimit",
+    "TracedLock": "locks",
     "Usage": "agent",
+    "VersionedState": "state",
     "span": "outcome",
 }
 
@@ -47,14 +63,26 @@ __all__ = [
     "Attempt",
     "CapacityLimiter",
     "ChatAgent",
+    "Conflict",
+    "ConversationState",
+    "KeyedLock",
+    "LockOrder",
+    "LockOrderError",
     "Outcome",
     "ParallelAgentExecutor",
     "QueueFull",
+    "RateLimiter",
     "Reply",
     "Report",
+    "RetryPolicy",
     "Run",
+    "Sequencer",
+    "SharedState",
     "Summary",
+    "TokenBucket",
+    "TracedLock",
     "Usage",
+    "VersionedState",
     "span",
 ]
 

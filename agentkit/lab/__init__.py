@@ -15,18 +15,20 @@ if TYPE_CHECKING:
     from agentkit.lab.course import check, hint, quiz
     from agentkit.lab.data import data_path, documents, prompts
     from agentkit.lab.faults import Fault, Faults
-    from agentkit.lab.hammer import hammer
+    from agentkit.lab.hammer import Hammering, hammer, opcode_explore
     from agentkit.lab.latency import Latency
     from agentkit.lab.limits import Limits
     from agentkit.lab.notebook import setup
     from agentkit.lab.provider import Provider
-    from agentkit.lab.races import explore
+    from agentkit.lab.races import Exploration, explore
     from agentkit.lab.widgets import predict, tune
 
 _HOME = {
     "Deadlock": "clock",
+    "Exploration": "races",
     "Fault": "faults",
     "Faults": "faults",
+    "Hammering": "hammer",
     "Latency": "latency",
     "Limits": "limits",
     "Provider": "provider",
@@ -39,6 +41,7 @@ _HOME = {
     "hammer": "hammer",
     "hint": "course",
     "ledger": "claims",
+    "opcode_explore": "hammer",
     "predict": "widgets",
     "prompts": "data",
     "quiz": "course",
@@ -50,8 +53,10 @@ _HOME = {
 
 __all__ = [
     "Deadlock",
+    "Exploration",
     "Fault",
     "Faults",
+    "Hammering",
     "Latency",
     "Limits",
     "Provider",
@@ -64,6 +69,7 @@ __all__ = [
     "hammer",
     "hint",
     "ledger",
+    "opcode_explore",
     "predict",
     "prompts",
     "quiz",

@@ -129,10 +129,7 @@ def _round(
 
     workers = [threading.Thread(target=work, name=f"hammer-{i}", daemon=True) for i in range(threads)]
     try:
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
+        _start_and_join(workers)
     except KeyboardInterrupt:
         stop.set()
         gate.abort()
@@ -140,6 +137,13 @@ def _round(
     if errors:
         return [(None, errors[0])]
     return [(v, None) for v in values] if not args else [(result(args[0]) if result else args[0], None)]
+
+
+def _start_and_join(workers: list[threading.Thread]) -> None:
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
 
 
 @dataclass(frozen=True, slots=True, repr=False)

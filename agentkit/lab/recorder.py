@@ -23,7 +23,7 @@ from agentkit.lab.interleaving import Interleaving, Step, is_changeable, is_data
 
 __all__ = ["Recorder"]
 
-_NOT_YOURS = tuple(f"{path}{os.sep}" for path in (Path(asyncio.__file__).parents[1], Path(__file__).parents[1]))
+_NOT_YOURS = ("<frozen", *(f"{p}{os.sep}" for p in (Path(asyncio.__file__).parents[1], Path(__file__).parents[1])))
 _ROWS = 500  # a run that takes more lines is too long to read
 _INLINED = ("<listcomp>", "<setcomp>", "<dictcomp>")  # frames of their own up to 3.11, not from 3.12 on
 
@@ -31,9 +31,9 @@ Key = str | int  # a variable's name, or the id of an object
 
 
 def _is_yours(frame: FrameType) -> bool:
-    """Whether a frame runs the reader's code: not the standard library, not agentkit, not a generated method."""
+    """Whether a frame runs the reader's code: not an installed package, not agentkit, not a generated method."""
     code = frame.f_code
-    if code.co_filename.startswith(_NOT_YOURS) or code.co_filename.startswith("<frozen"):
+    if code.co_filename.startswith(_NOT_YOURS) or "site-packages" in code.co_filename:
         return False
     return code.co_name not in _INLINED and not (code.co_filename == "<string>" and code.co_name.startswith("__"))
 

@@ -32,6 +32,10 @@ class NotRepeatable(RuntimeError):
     """The scenario did something else this time. Remedy: make its state inside it, and seed its random numbers."""
 
 
+def _is_task(owner: Any) -> bool:
+    return hasattr(owner, "get_coro")  # not isinstance: nest_asyncio puts another class in the place of asyncio.Task
+
+
 def _is_sleep(handle: Handle) -> bool:
     return getattr(handle._callback, "__name__", "") == "_set_result_unless_cancelled"
 
@@ -44,11 +48,11 @@ def _is_bookkeeping(handle: Handle) -> bool:
     while isinstance(callback, functools.partial):
         callback = callback.func
     owner = getattr(callback, "__self__", None)
-    if isinstance(owner, asyncio.Task):
+    if _is_task(owner):
         return False
     if isinstance(handle, asyncio.TimerHandle):
         return _is_sleep(handle)  # any other timer is a timeout that goes off, and that is a choice
-    return isinstance(owner, asyncio.Future) or str(getattr(callback, "__module__", "")).startswith("asyncio.")
+    return asyncio.isfuture(owner) or str(getattr(callback, "__module__", "")).startswith("asyncio.")
 
 
 class _Ready(deque[Handle]):
@@ -145,7 +149,7 @@ class ChoosingLoop(VirtualLoop):
 
     def _note(self, handle: Handle) -> None:
         owner = getattr(handle._callback, "__self__", None)
-        name = owner.get_name() if isinstance(owner, asyncio.Task) else "a thread or timer"
+        name = owner.get_name() if owner is not None and _is_task(owner) else "a thread or timer"
         self.order.append(name)
         if self._on_step is not None:
             self._on_step(name)
