@@ -29,10 +29,11 @@ test: $(VENV)/.installed  ## run unit tests and doctests, then every notebook, o
 	$(PY) -m pytest
 	$(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=60 notebooks
 
-lint: $(VENV)/.installed  ## check style, format and types
+lint: $(VENV)/.installed  ## check style, format and types, and the rules of notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(PY) -m agentkit.lab.course check
 
 bench: $(VENV)/.installed  ## measure speed and memory; prints figures, asserts bounds
 	$(PY) -m pytest tests/benchmarks -o python_files='bench_*.py' -s

@@ -26,7 +26,10 @@ without them it is `...`), and in a cell below it the check::
 
     check("ex-limit", limited)
 
-A cell with the tag `hidden` stays out of the learner's notebook: put `check("ex-limit", limited, hidden=True)` there.
+The exercise may use what the cells above it define (imports, functions, classes, constants), not what they computed:
+that keeps proofs and grading quick. A cell with the tag `hidden` stays out of the learner's notebook: put
+`check("ex-limit", limited, hidden=True)` there. `make` says what is missing.
+
 Second, in `lessons/lesson_07.py`, what must hold and what must not pass::
 
     async def at_most_k(limited):

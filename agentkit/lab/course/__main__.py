@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     grade.add_argument("--lesson", help="the lesson's number, if neither tags nor file name tell it")
     grade.add_argument("--seconds", type=float, default=3.0, help="bound of one exercise cell (default: 3)")
     grade.add_argument("--jobs", type=int, default=1, help="submissions at the same time (default: 1)")
-    grade.add_argument("--memory", type=int, default=2048, help="bound of the kernel's memory in MB (default: 2048)")
+    grade.add_argument("--memory", type=int, default=1024, help="bound of the kernel's memory in MB (default: 1024)")
     for command in (make, mutants):
         command.add_argument("names", nargs="*", metavar="NAME", help="notebooks by name or number (default: all)")
     for command in (make, mutants, style, grade):

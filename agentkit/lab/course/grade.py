@@ -14,7 +14,7 @@ import asyncio
 import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -188,6 +188,20 @@ def _write(graded: Graded, label: str, out: Path) -> None:
     (out / name).write_text(text + "\n", encoding="utf-8")
 
 
+async def _everybody(
+    paths: Sequence[Path], jobs: int, one: Callable[[Path], Awaitable[Graded]]
+) -> AsyncIterator[Graded]:
+    """Grade `jobs` submissions at a time; yield the results in the order of the files."""
+    gate = asyncio.Semaphore(jobs)
+
+    async def bounded(path: Path) -> Graded:
+        async with gate:
+            return await one(path)
+
+    for task in [asyncio.create_task(bounded(path)) for path in paths]:
+        yield await task
+
+
 def grade(
     folder: Path,
     files: Sequence[Path],
@@ -205,21 +219,15 @@ def grade(
     if jobs < 1:
         raise ValueError(f"jobs must be 1 or more, got {jobs}; it is how many submissions run at the same time")
     out.mkdir(parents=True, exist_ok=True)
-    labels = _labels(files)
+    labels, limits = iter(_labels(files)), bounds or Bounds()
 
-    async def everybody() -> list[Graded]:
-        gate = asyncio.Semaphore(jobs)
-
-        async def one(path: Path) -> Graded:
-            async with gate:
-                return await grade_one(folder, path, lesson, bounds or Bounds())
-
+    async def collect() -> list[Graded]:
         results = []
-        running = [asyncio.create_task(one(path)) for path in files]
-        for task, label in zip(running, labels, strict=True):
-            results.append(await task)
-            print("\n".join(_lines(label, results[-1])), flush=True)
-            _write(results[-1], label, out)
+        async for graded in _everybody(files, jobs, lambda path: grade_one(folder, path, lesson, limits)):
+            results.append(graded)
+            label = next(labels)
+            print("\n".join(_lines(label, graded)), flush=True)
+            _write(graded, label, out)
         return results
 
-    return asyncio.run(everybody())
+    return asyncio.run(collect())

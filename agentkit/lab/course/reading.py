@@ -24,6 +24,14 @@ def parsed(source: str) -> ast.Module:
     return tree
 
 
+def _lenient(source: str) -> ast.Module:
+    """Return a cell's syntax tree, an empty one if it cannot be read: lessons show such cells on purpose."""
+    try:
+        return parsed(source)
+    except SyntaxError:
+        return ast.Module([], [])
+
+
 def definitions(source: str) -> ast.Module:
     """Return what a cell defines without doing anything: imports, functions, classes, constants."""
 
@@ -33,7 +41,7 @@ def definitions(source: str) -> ast.Module:
         except ValueError:
             return False
 
-    tree = parsed(source)
+    tree = _lenient(source)
     tree.body = [node for node in tree.body if isinstance(node, _KEPT) or constant(node)]
     return tree
 
@@ -41,7 +49,7 @@ def definitions(source: str) -> ast.Module:
 def asked_for(cells: Sequence[Any], name: str) -> ast.expr | None:
     """Return what the notebook hands to `check` as the answer of an exercise."""
     for cell in cells:
-        for node in ast.walk(parsed(cell.source)) if cell.cell_type == "code" else ():
+        for node in ast.walk(_lenient(cell.source)) if cell.cell_type == "code" else ():
             match node:
                 case ast.Call(func=ast.Name(id="check"), args=[ast.Constant(value=value), answer]) if value == name:
                     return answer

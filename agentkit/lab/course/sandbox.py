@@ -36,7 +36,7 @@ class Bounds:
 
     seconds: float = 3.0
     """Real time of one exercise cell; other cells of the lesson have ten times as much, below it twice."""
-    memory: int = 2048
+    memory: int = 1024
     """Memory of the kernel in MB; bounded on Unix only."""
 
     def __post_init__(self) -> None:

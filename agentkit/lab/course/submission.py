@@ -50,9 +50,9 @@ def lesson_number(notebook: Any, path: Path) -> str:
 def merged(solution: Any, given: Mapping[str, str]) -> tuple[Any, dict[str, int]]:
     """Return what is run: the solution's exercises with the given answers, and each exercise's index.
 
-    Of the lesson's other cells only what they define is kept (imports, functions, classes, constants), and the checks: grading
-    does not repeat its experiments. Where an exercise's own cell holds its check, the check is repeated below it, since
-    the submission may have changed or lost it.
+    Of the lesson's other cells only what they define is kept (imports, functions, classes, constants), and the checks:
+    grading does not repeat its experiments. Where an exercise's own cell holds its check, the check is repeated below
+    it, since the submission may have changed or lost it.
     """
     notebook, at = deepcopy(solution), {}
     cells: list[Any] = []
