@@ -187,7 +187,7 @@ def test_readme_describes_every_file_column_and_key() -> None:
     readme = data_path("README.md").read_text(encoding="utf-8")
     sections = {part.split("\n", 1)[0]: part for part in readme.split("\n## ")[1:]}
     files = {path.name for path in data_path("README.md").parent.iterdir() if not path.name.startswith(".")}
-    assert files - {"README.md"} <= set(sections)
+    assert set(sections) == files - {"README.md"}
     for name in files - {"README.md"}:
         section = sections[name]
         text = data_path(name).read_text(encoding="utf-8")

@@ -36,3 +36,13 @@ def test_readme_picture_states_its_facts():
     exec(code, space)
     alt = re.search(r"!\[([^\]]*)\]", TEXT).group(1)
     assert repr(space["report"].plot("timeline")) == f"<{alt}>", last
+
+
+def test_readme_table_of_claims_is_the_ledgers():
+    """The ten surprising rows stand in the README as the ledger has them, and so does the number of claims."""
+    from agentkit.lab import ledger, surprising
+
+    for row in surprising():
+        assert row.claim in TEXT, row.id
+        assert row.evidence in TEXT, row.id
+    assert f"{len(ledger())} common sentences" in TEXT
