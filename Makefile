@@ -56,7 +56,7 @@ clean:  ## remove the environment, caches and build products
 # pip writes to a log; only if it fails is the end of it shown, with the index's address left out.
 define pip_install
 	@$(PY) -m pip install --disable-pip-version-check --no-input $(1) >"$(VENV)/pip.log" 2>&1 || { \
-		sed 's#[a-z+]*://[^ ,]*#(address)#g' "$(VENV)/pip.log" | tail -n 25 >&2; \
+		sed 's#[a-z+]*://[^ ,]*#(address)#g' "$(VENV)/pip.log" | cut -c 1-300 | tail -n 25 >&2; \
 		echo "pip could not install agentkit; all it said is in $(VENV)/pip.log" >&2; exit 1; }
 endef
 

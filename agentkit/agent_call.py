@@ -21,7 +21,7 @@ from typing import Any
 
 from agentkit.semaphore import CapacityLimiter
 
-__all__ = ["as_coroutine_function"]
+__all__ = ["as_coroutine_function", "is_async", "isolated"]
 
 Call = Callable[[Any], Awaitable[Any]]
 
@@ -61,6 +61,15 @@ def as_coroutine_function(
     threads = THREADS_WITHOUT_LIMIT if limiter.limit == math.inf else MOST_THREADS
     own = ThreadPoolExecutor(threads, thread_name_prefix="agentkit")
     return _InThreads(agent_fn, own, limiter), partial(own.shutdown, wait=False)
+
+
+def isolated(call: Call) -> Call:
+    """Return `call` in a task, and so in a context, of its own for each item."""
+
+    async def in_a_task(task: Any) -> Any:
+        return await asyncio.ensure_future(call(task))
+
+    return in_a_task
 
 
 async def _inline(agent_fn: Callable[[Any], Any], task: Any) -> Any:

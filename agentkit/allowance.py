@@ -32,7 +32,9 @@ class Allowance:
     """
 
     def __init__(self, *, burst: int = 1, window: float | None = None) -> None:
-        self._burst = _positive("burst", burst, "use 1 for evenly spaced starts")
+        if not burst >= 1:
+            raise ValueError(f"burst must be 1 or more, got {burst!r}; use 1 for evenly spaced starts")
+        self._burst = burst
         self._window = _positive("window", window, "leave it out for the usual one") if window is not None else None
         self._own = dict[str, float | None]()  # limits the owner asked for
         self._told = dict[str, float]()  # limits the provider told of

@@ -14,13 +14,19 @@ import inspect
 from collections.abc import AsyncIterable, Callable, Iterable, Sized
 from concurrent.futures import Executor
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from agentkit.agent_call import as_coroutine_function
-from agentkit.report import Report
+from agentkit.agent_call import as_coroutine_function, isolated
+from agentkit.attempt import Attempter
+from agentkit.progress import progress_bar
+from agentkit.report import Report, attach
 from agentkit.run import Run
 from agentkit.semaphore import CapacityLimiter
 from agentkit.settings import Settings
+
+if TYPE_CHECKING:
+    from agentkit.ratelimit import RateLimiter
+    from agentkit.retry import RetryPolicy
 
 __all__ = ["ParallelAgentExecutor"]
 
@@ -43,18 +49,26 @@ class ParallelAgentExecutor:
     - `on_error`: `"collect"` keeps a failure and goes on; `"stop"` starts nothing new, cancels the others and returns
       what was done; `"raise"` does the same and raises the error, with the report as its `.report`.
     - `max_failures=n`: with `"collect"`, stop at the n-th failure.
+    - `rate_limiter`: a `RateLimiter`, for starts and tokens per minute; may be shared as well.
+    - `retry`: a `RetryPolicy`; while a task backs off it holds no slot and no thread.
     - `pool`: any `concurrent.futures.Executor`, for agents that are plain functions.
+    - `isolate=True` gives each attempt a task, and so a `contextvars` context, of its own.
+    - `progress=True` shows a bar where there is a terminal or a notebook, and tqdm.
     """
 
     def __init__(
         self,
         max_concurrency: int | CapacityLimiter | None = 10,
         *,
+        rate_limiter: RateLimiter | None = None,
+        retry: RetryPolicy | None = None,
         timeout: float | None = None,
         deadline: float | None = None,
         on_error: str = "collect",
         max_failures: int | None = None,
         pool: Executor | None = None,
+        isolate: bool = False,
+        progress: bool = False,
     ) -> None:
         self.serial = max_concurrency == 0
         """Whether tasks run one after another in the caller's thread."""
@@ -64,6 +78,18 @@ class ParallelAgentExecutor:
         """The pool that plain functions run in; None for threads made when they are needed."""
         if pool is not None and not isinstance(pool, Executor):
             raise TypeError(f"pool must be a concurrent.futures.Executor, got {pool!r}; use None for threads")
+        if rate_limiter is not None and not hasattr(rate_limiter, "try_acquire"):
+            raise TypeError(
+                f"rate_limiter must be a RateLimiter, got {rate_limiter!r}; "
+                "to bound how many run at once use max_concurrency"
+            )
+        if retry is not None and not hasattr(retry, "begin"):
+            raise TypeError(
+                f"retry must be a RetryPolicy, got {retry!r}; for three attempts write RetryPolicy(attempts=3)"
+            )
+        self.rate_limiter, self.retry = rate_limiter, retry
+        """What bounds starts per minute, and what is tried again; None for neither."""
+        self._isolate, self._progress = isolate, progress
         self._settings = Settings(timeout=timeout, deadline=deadline, on_error=on_error, max_failures=max_failures)
 
     async def execute(
@@ -73,23 +99,24 @@ class ParallelAgentExecutor:
         aggregator: Callable[[list[Any]], Any] | None = None,
         *,
         within: float | None = None,
+        cost: Callable[[Any], float] | None = None,
     ) -> Report:
         """Run `agent_fn` over `tasks` and return the `Report`.
 
         `aggregator(outcomes)` makes `report.aggregated` from all outcomes, failed ones included; it may be async.
         `within` bounds the whole run in seconds: what is in flight then counts as a timeout, the rest as not started.
+        `cost(task)` guesses how long a task takes; the longest then start first, which shortens the run's tail.
         """
         if aggregator is not None and not callable(aggregator):
             raise TypeError(f"aggregator must be callable, got {aggregator!r}; use None for none")
-        report = await self.start(tasks, agent_fn, within=within)
+        report = await self.start(tasks, agent_fn, within=within, cost=cost)
         if aggregator is not None:
             try:
                 report.aggregated = aggregator(report.individual_results)
                 if inspect.isawaitable(report.aggregated):
                     report.aggregated = await report.aggregated
             except Exception as error:
-                error.add_note(f"raised by the aggregator; the run itself is in .report: {report!r}")
-                error.report = report  # type: ignore[attr-defined]
+                attach(error, report, "raised by the aggregator of a run")
                 raise
         return report
 
@@ -99,10 +126,11 @@ class ParallelAgentExecutor:
         agent_fn: Callable[[Any], Any],
         *,
         within: float | None = None,
+        cost: Callable[[Any], float] | None = None,
     ) -> Run:
         """Begin at once and return the live `Run`; await it for the `Report`."""
         asyncio.get_running_loop()  # a clear RuntimeError outside a coroutine
-        run = self._run(tasks, agent_fn, within, keep=True)
+        run = self._run(tasks, agent_fn, within, cost=cost, keep=True)
         run._begin()
         return run
 
@@ -120,11 +148,23 @@ class ParallelAgentExecutor:
         """
         return self._run(tasks, agent_fn, within, keep=False, ordered=ordered)
 
-    def _run(self, tasks: Any, agent_fn: Any, within: float | None, **how: Any) -> Run:
+    def _run(self, tasks: Any, agent_fn: Any, within: float | None, cost: Any = None, **how: Any) -> Run:
         settings = replace(self._settings, within=within)
         source, total = _source(tasks)
+        order = None
+        if cost is not None:
+            source, total, order = _longest_first(tasks, cost)
         call, on_end = as_coroutine_function(agent_fn, self.limiter, pool=self.pool, serial=self.serial)
-        return Run(source, call, self.limiter, settings, total=total, on_end=on_end, **how)
+        attempter = Attempter(
+            isolated(call) if self._isolate else call,
+            settings,
+            agent=agent_fn,
+            rate_limiter=self.rate_limiter,
+            retry=self.retry,
+            observe=getattr(self.limiter, "observe", None),
+        )
+        bar = progress_bar(total) if self._progress else None
+        return Run(source, attempter, self.limiter, settings, order=order, total=total, bar=bar, on_end=on_end, **how)
 
     def __repr__(self) -> str:
         return f"<ParallelAgentExecutor {'serial' if self.serial else repr(self.limiter)[1:-1]}>"
@@ -152,3 +192,14 @@ def _source(tasks: Any) -> tuple[Any, int | None]:
     if not isinstance(tasks, Iterable):
         raise TypeError(f"tasks must be an iterable or async iterable, got {tasks!r:.60}; put a single task in a list")
     return iter(tasks), len(tasks) if isinstance(tasks, Sized) else None
+
+
+def _longest_first(tasks: Any, cost: Any) -> tuple[Any, int, list[int]]:
+    """Return an iterator in the order of falling cost, how many there are, and the input's index of each."""
+    if not callable(cost):
+        raise TypeError(f"cost must be a function of a task, got {cost!r}; use len, or lambda task: task.length")
+    if isinstance(tasks, AsyncIterable) or not isinstance(tasks, Sized):
+        raise TypeError("cost needs all tasks at once to sort them; hand in a list, or leave cost out")
+    items = list(tasks)  # type: ignore[call-overload]
+    order = sorted(range(len(items)), key=lambda i: -cost(items[i]))
+    return iter([items[i] for i in order]), len(items), order

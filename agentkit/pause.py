@@ -1,68 +1,72 @@
 """Nobody starts until a given moment, and then not all at once.
 
 What it holds: `Pause`, the arithmetic behind obeying a `Retry-After` on behalf of everybody.
-Guarantees: no start before the latest moment asked for; after it the k-th start (from 0) no earlier than
-`step * log2(1 + k)` seconds later, so each step lets in as many as all steps before it: slow start, as TCP has it.
-Strategy: pure arithmetic on a moment and a count; every call is given the time. Without the ramp all callers that
-waited come back in the same instant, and are all refused again.
+Guarantees: no start before the latest moment asked for; after it, starts are spaced at the rate the provider has just
+shown that it accepts, and the spacing shrinks slowly at first and then fast, so a pause leaves no trace for long.
+Strategy: measure what was accepted in the ten seconds up to the end of the pause. Without the spacing all who waited
+come back in the same instant, and are all refused again. Pure arithmetic; every call is given the time.
 Opened by notebook 09; `RateLimiter` and `RetryPolicy` use it.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 
 __all__ = ["Pause"]
 
-STEPS = 6  # doublings, after which everybody may go
+MEMORY = 10.0  # seconds of starts that are remembered
+FADE = 30.0  # seconds after which the spacing has shrunk to 1/e; by 3 % after 5 s, by 11 % after 10 s
+CATCH_UP = 0.05  # seconds by which the schedule may lag, so that late timers cost no rate
 
 
 class Pause:
-    """Holds back all starts until a moment, then lets them in at a doubling rate.
+    """Holds back all starts until a moment, then lets them in one by one.
 
     >>> pause = Pause()
-    >>> pause.hold(until=14.0, now=10.0)
-    >>> pause.delay(now=10.0), pause.delay(now=14.0)
-    (4.0, 0.0)
-    >>> pause.start(now=14.0)
-    >>> pause.delay(now=14.0)  # the second start waits one step: a quarter of the pause, at most 1 s
+    >>> for second in range(5):
+    ...     pause.start(now=second)
+    >>> pause.hold(until=5.0, now=4.0)  # the last of the five was refused: four in five seconds were accepted
+    >>> pause.delay(now=4.0)
     1.0
+    >>> pause.start(now=5.0)
+    >>> pause.delay(now=5.0)
+    1.25
     """
 
-    __slots__ = ("_count", "_step", "_until")
+    __slots__ = ("_gap", "_next", "_starts", "_until")
 
     def __init__(self) -> None:
-        self._until = -math.inf
-        self._step = 0.0
-        self._count = 0  # starts since the pause ended
-
-    @property
-    def until(self) -> float:
-        """The moment of the first start; minus infinity if there never was a pause."""
-        return self._until
+        self._until = self._next = -math.inf
+        self._gap = 0.0  # seconds between two starts right after the pause; 0 if there was none
+        self._starts: deque[float] = deque()
 
     def hold(self, until: float, now: float) -> None:
-        """Let nobody start before `until`; a shorter pause than the present one changes nothing."""
-        if until > max(now, self._until):
-            self._until, self._count = until, 0
-            self._step = min(1.0, (until - now) / 4)
+        """Let nobody start before `until`, because one of those that did was refused."""
+        if self._starts:
+            self._starts.pop()  # whichever it was, it does not count as accepted
+        if until <= max(now, self._until):
+            return
+        since = max(until - MEMORY, self._starts[0] if self._starts else until)
+        accepted = sum(start >= since for start in self._starts)
+        self._gap = (until - since) / accepted if accepted else 0.0
+        self._until = self._next = until
 
     def due(self) -> float:
-        """The moment from which the next start is allowed; minus infinity once the ramp is over."""
-        if self._count >= 2**STEPS:
-            return -math.inf
-        return self._until + self._step * math.log2(1 + self._count)
+        """The moment from which the next start is allowed; minus infinity if there never was a pause."""
+        return self._next
 
     def delay(self, now: float) -> float:
         """Seconds until the next start is allowed; 0 if it is."""
-        return max(0.0, self.due() - now)
+        return max(0.0, self._next - now)
 
     def start(self, now: float) -> None:
         """Note that something started."""
-        if now >= self._until + self._step * STEPS:
-            self._count = 2**STEPS
-        else:
-            self._count += 1
+        self._starts.append(now)
+        while self._starts[0] < now - MEMORY:
+            self._starts.popleft()
+        if self._gap:
+            self._next = max(self._next, now - CATCH_UP) + self._gap * math.exp(-(((now - self._until) / FADE) ** 2))
 
     def __repr__(self) -> str:
-        return f"<Pause until {self._until:g} s, {self._count} started since>"
+        return f"<Pause until {self._until:g} s, then one start every {self._gap:.3g} s>"

@@ -23,18 +23,11 @@ from agentkit.allowance import Allowance
 from agentkit.reservation import NeverFits, RateStatistics, Reservation, estimate_tokens
 from agentkit.tokenbucket import BucketStatistics, TokenBucket
 
-__all__ = [
-    "BucketStatistics",
-    "NeverFits",
-    "RateLimiter",
-    "RateStatistics",
-    "Reservation",
-    "TokenBucket",
-    "estimate_tokens",
-]
+__all__ = ["BucketStatistics", "NeverFits", "RateLimiter", "RateStatistics", "Reservation", "TokenBucket",
+           "estimate_tokens"]  # fmt: skip
 
 _SLACK = 1e-9  # seconds: the resolution of the loop's own timers
-_GUARD = 1e-3  # seconds between a late wake-up and the wire
+_GUARD = 5e-4  # seconds between a late wake-up and the wire
 
 
 class RateLimiter:

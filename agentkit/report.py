@@ -22,7 +22,7 @@ from agentkit.outcome import STATUSES, Attempt, Outcome, Reads, Span, span
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["STATUSES", "Attempt", "Outcome", "Report", "Span", "Summary", "peak", "percentile", "span"]
+__all__ = ["STATUSES", "Attempt", "Outcome", "Report", "Span", "Summary", "attach", "peak", "percentile", "span"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +198,15 @@ class Report(Reads):
             body += f"<tr><td colspan=5>and {more} more: .to_frame() has them all</td></tr>"
         caption = html.escape(repr(self)[9:-1])
         return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def attach(error: BaseException, report: Report, what: str) -> None:
+    """Give an exception that ends a run the run's report, as `.report`, and say so in its traceback."""
+    try:
+        error.report = report  # type: ignore[attr-defined]
+        error.add_note(f"{what}; its report is in .report: {report!r}")
+    except Exception:  # an exception that cannot be changed is raised as it is
+        pass
 
 
 def _short(value: object, width: int = 60) -> str:

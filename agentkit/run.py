@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from agentkit.report import Outcome, Report
+from agentkit.attempt import Attempter
+from agentkit.lending import lent
+from agentkit.report import Outcome, Report, attach
 from agentkit.semaphore import CapacityLimiter
 from agentkit.settings import Settings
 from agentkit.workers import Workers
@@ -36,6 +38,8 @@ class RunStatistics:
     """Tasks not yet started; None where `total` is."""
     in_flight: int
     """Tasks being attempted now."""
+    backing_off: int
+    """Tasks that failed and will be tried again; they hold no slot."""
     succeeded: int
     """Tasks that ended well."""
     failed: int
@@ -62,17 +66,20 @@ class Run(Workers):
     def __init__(
         self,
         source: Iterator[Any] | AsyncIterator[Any],
-        call: Callable[[Any], Awaitable[Any]],
+        attempter: Attempter,
         limiter: CapacityLimiter,
         settings: Settings,
         *,
+        order: Sequence[int] | None = None,
         total: int | None = None,
         keep: bool = True,
         ordered: bool = False,
+        bar: Any = None,
         on_end: Callable[[], None] | None = None,
     ) -> None:
-        super().__init__(source, call, limiter, settings)
-        self._total, self._keep, self._ordered, self._on_end = total, keep, ordered, on_end
+        super().__init__(source, attempter, limiter, settings)
+        self._order, self._total, self._keep, self._ordered = order, total, keep, ordered
+        self._bar, self._on_end = bar, on_end
         self._outcomes: list[Outcome] = []  # for the report, in input order; stays empty in a stream
         self._ready: deque[Outcome] = deque()  # stream: finished, not yet handed to the reader
         self._early: dict[int, Outcome] = {}  # ordered stream: finished ahead of their turn
@@ -84,9 +91,10 @@ class Run(Workers):
 
     def statistics(self) -> RunStatistics:
         """Return what the run is doing now."""
-        begun = self._succeeded + self._failed + self._in_flight
+        in_flight, backing_off = self._attempter.in_flight, len(self._later) + len(self._due)
+        begun = self._succeeded + self._failed + in_flight + backing_off
         waiting = None if self._total is None else self._total - begun
-        return RunStatistics(self._total, waiting, self._in_flight, self._succeeded, self._failed, self._now())
+        return RunStatistics(self._total, waiting, in_flight, backing_off, self._succeeded, self._failed, self._now())
 
     def pause(self) -> None:
         """Start nothing new; what is in flight goes on."""
@@ -132,13 +140,19 @@ class Run(Workers):
     # -- what the workers ask and tell ----------------------------------------------------------------------------
 
     def _must_wait(self) -> bool:
-        return self._paused or (not self._keep and self._pulled - self._yielded >= WINDOW * max(1, self.limiter.limit))
+        if self._keep or self._paused or self._due:  # what is to be tried again was let in already
+            return self._paused
+        return self._pulled - self._yielded >= WINDOW * max(1, self.limiter.limit)
 
     def _taken(self, outcome: Outcome) -> None:
+        if self._order is not None:
+            outcome.task_id = self._order[outcome.task_id]
         if self._keep:
             self._outcomes.append(outcome)
 
     def _settled(self, outcome: Outcome) -> None:
+        if self._bar is not None:
+            self._bar.update()
         if self._keep:
             return
         if not self._ordered:
@@ -152,6 +166,8 @@ class Run(Workers):
             self._news.set()
 
     def _ended(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
         if self._on_end is not None:
             self._on_end()
         self._news.set()
@@ -163,27 +179,28 @@ class Run(Workers):
             raise TypeError("a stream keeps no outcomes: iterate over it with `async for`, or use executor.start()")
         self._begin()
         try:
-            await self._news.wait()
+            async with lent(self.limiter):
+                await self._news.wait()
         except asyncio.CancelledError:
             await self._leave()
             raise
         if self._report is None:
-            reason = self._cut_off[1] if self._cut_off else None
-            outcomes = self._outcomes + self._never_started(reason)
+            reason = self._cut_off[1] if self._cut_off else self._source_error
+            outcomes = sorted(self._outcomes + self._never_started(reason), key=lambda outcome: outcome.task_id)
             self._report = Report(outcomes, limits=self._limits, stopped=reason)
             if self._failure is not None:
-                self._failure.add_note(f"the run was stopped; its report is in .report: {self._report!r}")
+                attach(self._failure, self._report, "the run was stopped")
         if self._failure is not None:
-            self._failure.report = self._report  # type: ignore[attr-defined]
             raise self._failure
         return self._report
 
     def _never_started(self, reason: str | None) -> list[Outcome]:
         """Outcomes for the rest of an input whose length is known, so that each task has one."""
-        if reason is None or self._total is None:
+        if reason is None or self._total is None or self._source_error:
             return []
         error = asyncio.CancelledError(f"not started: {reason}")
-        return [Outcome(i, task, error=error) for i, task in enumerate(self._source, self._pulled)]  # type: ignore[arg-type]
+        rest = enumerate(self._source, self._pulled)  # type: ignore[arg-type]
+        return [Outcome(i if self._order is None else self._order[i], task, error=error) for i, task in rest]
 
     async def _read(self) -> AsyncIterator[Outcome]:
         self._begin()
@@ -197,7 +214,8 @@ class Run(Workers):
                 if self._end is not None:
                     break
                 self._news.clear()
-                await self._news.wait()
+                async with lent(self.limiter):
+                    await self._news.wait()
         finally:
             await self._leave()
         if self._failure is not None:

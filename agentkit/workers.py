@@ -12,37 +12,47 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from types import CoroutineType
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+from agentkit.attempt import Attempter
+from agentkit.lending import Holder, holder
 from agentkit.outcome import Outcome, Recorder, recorder
 from agentkit.semaphore import CapacityLimiter, QueueFull
 from agentkit.settings import Settings
-from agentkit.watchdog import Watchdog
 
 __all__ = ["Workers"]
 
+FAIR = 0.005, 500  # seconds and tasks after which workers whose agents never suspend give the loop a turn
+
 
 class Workers:
-    """Runs `call` on each item of `source`, bounded by `limiter`; subclasses say what happens to the outcomes."""
+    """Attempts each item of `source`, bounded by `limiter`; subclasses say what happens to the outcomes."""
 
     def __init__(
         self,
         source: Iterator[Any] | AsyncIterator[Any],
-        call: Callable[[Any], Awaitable[Any]],
+        attempter: Attempter,
         limiter: CapacityLimiter,
         settings: Settings,
     ) -> None:
-        self._source, self._call, self.limiter, self._settings = source, call, limiter, settings
+        self._source, self._attempter, self.limiter, self._settings = source, attempter, limiter, settings
         self._loop: asyncio.AbstractEventLoop | None = None  # None until the run begins
+        self._began = 0.0
+        self._end: float | None = None
         self._workers: dict[asyncio.Task[None], None] = {}
         self._newborn = False  # a worker was made and has not had its first turn yet
-        self._pulled = self._in_flight = self._succeeded = self._failed = 0
+        self._feeding = 0  # workers that wait for a slow source
+        self._pulled = self._succeeded = self._failed = 0
         self._exhausted = self._paused = False
+        self._due: deque[Outcome] = deque()  # to be tried again now
+        self._later: dict[int, tuple[Outcome, asyncio.TimerHandle]] = {}  # to be tried again when their time comes
         self._cut_off: tuple[str, str] | None = None  # status for what is cut off, and why
+        self._source_error: str | None = None  # why there will be no more tasks, if not because all were taken
         self._failure: BaseException | None = None  # what to raise in the end
         self._gate: deque[asyncio.Future[None]] = deque()  # workers that wait to be let on
+        self._fair_until, self._share = FAIR  # until when, and how many tasks, before the loop gets a turn
+        self._turn_due = False
 
     # -- for subclasses -------------------------------------------------------------------------------------------
 
@@ -56,7 +66,7 @@ class Workers:
         """The last worker has left."""
 
     def _must_wait(self) -> bool:
-        """Whether workers should take nothing new for now."""
+        """Whether workers should take nothing for now."""
         return self._paused
 
     # -- the life of the run --------------------------------------------------------------------------------------
@@ -65,10 +75,9 @@ class Workers:
         if self._loop is not None:
             return
         loop = self._loop = asyncio.get_running_loop()
-        self._began = loop.time()
-        self._end: float | None = None
-        self._watchdog = Watchdog(loop)
-        self._feed = asyncio.Lock()  # one worker at a time may ask an async source
+        self._attempter.begin(loop)
+        self._began = self._attempter.began
+        self._feed = asyncio.Lock()  # one worker at a time may ask a slow source
         self._limits = [(0.0, self.limiter.limit)]
         self._unsubscribe = self.limiter.subscribe(self._limit_changed)
         self._alarm: asyncio.TimerHandle | None = None
@@ -88,8 +97,11 @@ class Workers:
         self._let_on(len(self._gate))
 
     def _spawn(self) -> None:
+        """Make a worker, if there may be work for it; it makes the next one when it has found some."""
         assert self._loop is not None
-        if self._newborn or self._exhausted or self._cut_off or len(self._workers) >= max(1, self.limiter.limit):
+        busy = len(self._workers) - (self._feeding if self._due else 0)
+        done = self._cut_off or (self._exhausted and not self._due)
+        if self._newborn or done or busy >= max(1, self.limiter.limit):
             return
         self._newborn = True
         worker = self._loop.create_task(self._work())
@@ -101,33 +113,38 @@ class Workers:
         if worker.cancelled():  # also before its first turn
             self._newborn = False
             self._cut("cancelled", "a worker was cancelled")
-        elif (error := worker.exception()) is not None:  # what is in flight goes on: it is paid for
-            self._exhausted, self._failure = True, self._failure or error
-            self._cut_off = self._cut_off or ("cancelled", f"the source of tasks failed: {type(error).__name__}")
-        if not self._workers:
-            self._close()
+        elif (fatal := worker.exception()) is not None:
+            self._cut("cancelled", f"an agent raised {type(fatal).__name__}", fatal)
+        self._close_if_done()
 
     def _cut(self, status: str, reason: str, error: BaseException | None = None) -> None:
         """End early: take nothing new, and cancel what is in flight, to be recorded with `status`."""
         if self._cut_off or self._end is not None:
             return
-        self._cut_off, self._failure = (status, reason), error
+        self._cut_off, self._failure = (status, reason), self._failure or error
         running = asyncio._get_running_loop() is self._loop  # a timer's callback has a loop but no task
         me = asyncio.current_task() if running else None
         for worker in list(self._workers):
             if worker is not me:
                 worker.cancel()
-        if not self._workers:
-            self._close()
+        waiting = [*self._due, *(outcome for outcome, _ in self._later.values())]
+        for _, timer in self._later.values():
+            timer.cancel()
+        self._later.clear()
+        self._due.clear()
+        for outcome in waiting:
+            self._end_cut_off(outcome)
+        self._close_if_done()
 
-    def _close(self) -> None:
-        if self._end is None and self._loop is not None:
-            self._end = self._loop.time()
-            self._unsubscribe()
-            self._watchdog.close()
-            if self._alarm is not None:
-                self._alarm.cancel()
-            self._ended()
+    def _close_if_done(self) -> None:
+        if self._workers or self._later or self._end is not None or self._loop is None:
+            return
+        self._end = self._loop.time()
+        self._unsubscribe()
+        self._attempter.watchdog.close()
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._ended()
 
     async def _all_left(self) -> None:
         while self._workers:
@@ -149,7 +166,8 @@ class Workers:
         self._newborn = False
         log = Recorder(self._loop, self._began)
         recorder.set(log)
-        limiter, holding, outcome = self.limiter, False, None
+        limiter, attempt, holding, outcome = self.limiter, self._attempter.attempt, False, None
+        holder.set(Holder(limiter))
         slow_source = isinstance(self._source, AsyncIterator)
         try:
             while True:
@@ -158,30 +176,53 @@ class Workers:
                     holding = False
                 while self._must_wait():
                     await self._wait_at_gate()
-                outcome = await self._pull_later() if slow_source else self._pull()
+                if len(self._workers) > limiter.limit and len(self._workers) > 1 and not self._due:
+                    return  # the limit fell, or a retry is over for which one more was needed
+                outcome = (
+                    self._due.popleft() if self._due else await self._pull_slowly() if slow_source else self._pull()
+                )
                 if outcome is None:
                     return
-                self._spawn()
+                if not self._newborn:
+                    self._spawn()
                 log.outcome = outcome
-                if holding or (holding := await self._slot(outcome)):
-                    await self._attempt(outcome, me)
-                self._settle(outcome)
+                if holding or (holding := await self._slot(outcome, me)):
+                    wait = await attempt(outcome, me)
+                    if wait is not None:
+                        self._try_again(outcome, wait)
+                if outcome.finished is not None:
+                    self._settle(outcome)
+                    self._share -= 1
+                    if self._share < 0 or outcome.finished > self._fair_until:
+                        await self._give_a_turn()
                 outcome = log.outcome = None
         finally:
             if holding:
                 limiter.release()
             if outcome is not None and outcome.finished is None:  # cancelled with a task in hand
-                self._mark_cut_off(outcome)
-                self._settle(outcome)
+                self._end_cut_off(outcome)
 
-    async def _slot(self, outcome: Outcome) -> bool:
-        """Wait for a slot; False if a bounded queue refused."""
+    async def _slot(self, outcome: Outcome, me: asyncio.Task[Any]) -> bool:
+        """Wait for a slot; False if there will be none in time, or a bounded queue refused."""
         while True:
+            deadline, watchdog = self._settings.deadline, self._attempter.watchdog
+            if watched := deadline is not None and self.limiter.locked():
+                watchdog.watch(me, self._began + outcome.submitted + deadline)
             try:
                 await self.limiter.acquire()
             except QueueFull as error:
-                self._mark(outcome, "rejected", error)
+                outcome.end("rejected", error, self._now())
                 return False
+            except asyncio.CancelledError:
+                late, watched = watched and watchdog.release(me), False
+                if not late or me.cancelling():
+                    raise
+                said = f"not started: deadline={deadline:g} s from submission had passed"
+                outcome.end("timeout", TimeoutError(said), self._now())
+                return False
+            finally:
+                if watched:
+                    watchdog.release(me)
             if not self._paused:
                 return True
             self.limiter.release()  # paused while this one queued
@@ -193,6 +234,18 @@ class Workers:
         self._gate.append(turn)
         await turn
 
+    async def _give_a_turn(self) -> None:
+        """Let everybody else on the loop run, so that agents that never suspend cannot freeze it."""
+        assert self._loop is not None
+        if not self._turn_due:  # one new share for all: a hundred workers would otherwise grant themselves one each
+            self._turn_due = True
+            self._loop.call_soon(self._new_turn)
+        await asyncio.sleep(0)
+
+    def _new_turn(self) -> None:
+        self._turn_due = False
+        self._fair_until, self._share = self._now() + FAIR[0], FAIR[1]
+
     def _pull(self) -> Outcome | None:
         if self._exhausted or self._cut_off:
             return None
@@ -201,76 +254,51 @@ class Workers:
         except StopIteration:
             self._exhausted = True
             return None
-        return self._take(task)
-
-    async def _pull_later(self) -> Outcome | None:
-        async with self._feed:
-            if self._exhausted or self._cut_off:
-                return None
-            try:
-                task = await anext(self._source)  # type: ignore[arg-type]
-            except StopAsyncIteration:
-                self._exhausted = True
-                return None
-            return self._take(task, self._now())
-
-    def _take(self, task: Any, submitted: float = 0.0) -> Outcome:
-        outcome = Outcome(self._pulled, task, submitted=submitted)
+        except Exception as error:
+            self._source_failed(error)
+            return None
+        outcome = Outcome(self._pulled, task)
         self._pulled += 1
         self._taken(outcome)
         return outcome
 
-    # -- one attempt ----------------------------------------------------------------------------------------------
-
-    async def _attempt(self, outcome: Outcome, me: asyncio.Task[Any]) -> None:
-        assert self._loop is not None
-        now = self._loop.time()
-        started = now - self._began
-        allowed, rule = self._settings.allowed(started - outcome.submitted)
-        if allowed <= 0:
-            self._mark(outcome, "timeout", TimeoutError(f"not started: {rule} had passed"))
-            return
-        outcome.started = started
-        if watched := bool(rule):
-            self._watchdog.watch(me, now + allowed)
-        self._in_flight += 1
+    async def _pull_slowly(self) -> Outcome | None:
+        self._feeding += 1
         try:
-            result = await self._call(outcome.task)
-        except asyncio.CancelledError as error:
-            late = watched and self._watchdog.release(me)
-            watched = False
-            if me.cancelling():  # neither the watchdog nor the agent itself: the run is being stopped
-                raise
-            self._mark(
-                outcome, *(("timeout", TimeoutError(f"took longer than {rule}")) if late else ("cancelled", error))
-            )
+            async with self._feed:
+                if self._exhausted or self._cut_off:
+                    return None
+                task = await anext(self._source)  # type: ignore[arg-type]
+        except StopAsyncIteration:
+            self._exhausted = True
+            return None
         except Exception as error:
-            self._mark(outcome, "timeout" if isinstance(error, TimeoutError) else "failed", error)
-        else:
-            self._mark_result(outcome, result)
+            self._source_failed(error)
+            return None
         finally:
-            self._in_flight -= 1
-            if watched:
-                self._watchdog.release(me)
+            self._feeding -= 1
+        outcome = Outcome(self._pulled, task, submitted=self._now())
+        self._pulled += 1
+        self._taken(outcome)
+        return outcome
 
-    def _mark_result(self, outcome: Outcome, result: Any) -> None:
-        if isinstance(result, CoroutineType):
-            result.close()
-            said = (
-                f"the agent returned the coroutine {result.__qualname__}() instead of its value; await it in the agent"
-            )
-            self._mark(outcome, "failed", TypeError(said))
-        else:
-            outcome.result = result
-            self._mark(outcome, "success", None)
+    def _source_failed(self, error: Exception) -> None:
+        """Take nothing new; what is in flight goes on, since it is paid for."""
+        self._exhausted, self._failure = True, self._failure or error
+        self._source_error = f"the source of tasks failed: {type(error).__name__}"
 
-    def _mark(self, outcome: Outcome, status: str, error: BaseException | None) -> None:
-        outcome.end(status, error, self._now())
+    # -- what an attempt leads to ---------------------------------------------------------------------------------
 
-    def _mark_cut_off(self, outcome: Outcome) -> None:
-        status, reason = self._cut_off or ("cancelled", "a worker was cancelled")
-        error = TimeoutError(reason) if status == "timeout" else asyncio.CancelledError(reason)
-        self._mark(outcome, status if outcome.started is not None else "cancelled", error)
+    def _try_again(self, outcome: Outcome, wait: float) -> None:
+        """Put a task aside for `wait` seconds; meanwhile it holds neither a slot nor a worker."""
+        assert self._loop is not None
+        self._later[outcome.task_id] = outcome, self._loop.call_later(wait, self._is_due, outcome)
+
+    def _is_due(self, outcome: Outcome) -> None:
+        del self._later[outcome.task_id]
+        self._due.append(outcome)
+        self._let_on(1)
+        self._spawn()
 
     def _settle(self, outcome: Outcome) -> None:
         if outcome.status == "success":
@@ -281,11 +309,22 @@ class Workers:
                 self._consider(outcome)
         self._settled(outcome)
 
+    def _end_cut_off(self, outcome: Outcome) -> None:
+        status, reason = self._cut_off or ("cancelled", "a worker was cancelled")
+        error = TimeoutError(reason) if status == "timeout" else asyncio.CancelledError(reason)
+        outcome.end(status if outcome.started is not None else "cancelled", error, self._now())
+        self._settle(outcome)
+
     def _consider(self, outcome: Outcome) -> None:
         """Say whether this failure ends the run."""
         on_error, most = self._settings.on_error, self._settings.max_failures
         if on_error != "collect":
             error = outcome.error if on_error == "raise" else None
+            if isinstance(
+                error, asyncio.CancelledError
+            ):  # raised as it is, it would look as if the caller were cancelled
+                error = RuntimeError(f"the agent of task {outcome.task_id} was cancelled from inside")
+                error.__cause__ = outcome.error
             self._cut("cancelled", f"on_error={on_error!r} after task {outcome.task_id}: {outcome.reason}", error)
         elif most is not None and self._failed >= most:
             self._cut("cancelled", f"max_failures={most} reached with task {outcome.task_id}: {outcome.reason}")

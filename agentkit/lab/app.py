@@ -40,23 +40,13 @@ def make_app(provider: Provider) -> Starlette:
     async def models(request: HttpRequest) -> Response:
         try:
             check_key(request.headers.get("authorization", ""))
-            found = [_model(name) for name in provider.models]
             if name := request.path_params.get("name"):
                 if name not in provider.models:
                     raise ApiError("not_found", ERRORS["not_found"][3].format(model=name[:100]))
                 return _json(_model(name))
-            return _json({"object": "list", "data": found})
+            return _json({"object": "list", "data": [_model(name) for name in provider.models]})
         except ApiError as error:
             return _json(error.body(), error.status)
-
-    async def no_such_path(request: HttpRequest, _: Exception) -> Response:
-        error = bad_request(f"Invalid URL ({request.method} {request.url.path[:200]})", code="unknown_url", status=404)
-        return _json(error.body(), 404)
-
-    async def wrong_method(request: HttpRequest, _: Exception) -> Response:
-        path = request.url.path[:200]
-        error = bad_request(f"Not allowed to {request.method} on {path}.", code="method_not_allowed", status=405)
-        return _json(error.body(), 405)
 
     routes = [
         Route("/v1/chat/completions", Endpoint(provider, "chat"), methods=["POST"]),
@@ -64,7 +54,7 @@ def make_app(provider: Provider) -> Starlette:
         Route("/v1/models", models),
         Route("/v1/models/{name:path}", models),
     ]
-    app = Starlette(routes=routes, exception_handlers={404: no_such_path, 405: wrong_method})
+    app = Starlette(routes=routes, exception_handlers={404: _no_such_path, 405: _wrong_method})
     app.router.redirect_slashes = False
     return app
 
@@ -129,6 +119,17 @@ async def _start(send: Send, status: int, headers: dict[str, str], length: int |
         headers["content-length"] = str(length)
     raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": raw})
+
+
+async def _no_such_path(request: HttpRequest, _: Exception) -> Response:
+    error = bad_request(f"Invalid URL ({request.method} {request.url.path[:200]})", code="unknown_url", status=404)
+    return _json(error.body(), 404)
+
+
+async def _wrong_method(request: HttpRequest, _: Exception) -> Response:
+    message = f"Not allowed to {request.method} on {request.url.path[:200]}."
+    error = bad_request(message, code="method_not_allowed", status=405)
+    return _json(error.body(), 405)
 
 
 def _model(name: str) -> dict[str, Any]:

@@ -14,13 +14,16 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import heapq
+import inspect
 import itertools
 import linecache
+import math
 import random
 import selectors
 import sysconfig
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import Future, wait
 from pathlib import Path
 from types import CoroutineType, FrameType
 from typing import Any, TypeVar
@@ -90,6 +93,15 @@ class _Task(asyncio.Task[Any]):
         return self._seq
 
 
+class _Future(asyncio.Future[Any]):
+    """The same for the futures of `run_in_executor`, which people hand to `wait` in numbers."""
+
+    _seq: int
+
+    def __hash__(self) -> int:
+        return self._seq
+
+
 class _Selector(selectors.DefaultSelector):
     """Instead of sleeping until the next timer, move the clock there."""
 
@@ -102,7 +114,7 @@ class _Selector(selectors.DefaultSelector):
         loop = self.loop
         if loop._threads:  # a real thread is at work: time stands still until it reports back
             return super().select(None)
-        if loop._scheduled:
+        if loop._scheduled and loop._scheduled[0]._when < math.inf:
             # Trap: rounding. Jump to the timer's own instant; adding `timeout` would give 0.09999999999999999.
             loop._now = max(loop._now, loop._scheduled[0]._when)
             return events
@@ -133,6 +145,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         selector.loop = self
         super().__init__(selector)
 
+    @property
+    def _clock_resolution(self) -> float:
+        """Trap: asyncio fires timers that are due within the clock's resolution. Here that is the next float."""
+        return math.ulp(self._now)
+
+    @_clock_resolution.setter
+    def _clock_resolution(self, value: float) -> None:
+        """Ignore what asyncio measured of the machine's clock."""
+
     def time(self) -> float:
         """Return the virtual time, in seconds since the loop was made."""
         return self._now
@@ -152,6 +173,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
         """Schedule `callback` at the instant `when`; equal instants run in the order they were set."""
+        self._check_closed()  # type: ignore[attr-defined]
         timer = _Timer(when, callback, args, self, context)
         timer._seq = next(self._sequence)
         heapq.heappush(self._scheduled, timer)
@@ -172,7 +194,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         Trap: worker threads. They finish when the machine likes, so they run in line here, `asyncio.to_thread` too.
         They take real time and no virtual time.
         """
-        future: asyncio.Future[T] = self.create_future()
+        future = _Future(loop=self)
+        future._seq = next(self._sequence)
 
         def work() -> None:
             if future.cancelled():
@@ -222,6 +245,15 @@ def _a_loop_is_running() -> bool:
     return True
 
 
+def _not_a_function(main: object) -> TypeError:
+    if inspect.iscoroutine(main):
+        main.close()
+    return TypeError(
+        f"main must be a coroutine function, got {type(main).__name__}; "
+        "write simulate(main, argument), not simulate(main(argument))"
+    )
+
+
 def simulate(main: Callable[..., Awaitable[T]], *args: Any, seed: int = 0) -> T:
     """Run `main(*args)` in virtual time and return its value: exact, instant, the same every time.
 
@@ -236,33 +268,26 @@ def simulate(main: Callable[..., Awaitable[T]], *args: Any, seed: int = 0) -> T:
     Stop (a KeyboardInterrupt) cancels `main`, whose `finally` blocks run. Raises `Deadlock` when nothing can go on.
     """
     if not callable(main):
-        raise TypeError(
-            f"main must be a coroutine function, got {type(main).__name__}; "
-            "write simulate(main, argument), not simulate(main(argument))"
-        )
+        raise _not_a_function(main)
     started: list[Any] = []
     if not _a_loop_is_running():
         return _run(main, args, seed, started)
 
-    box: list[Any] = []
+    answer: Future[T] = Future()
     context = contextvars.copy_context()  # so that what it prints lands in the cell that called it
 
     def work() -> None:
         try:
-            box.append((True, context.run(_run, main, args, seed, started)))
+            answer.set_result(context.run(_run, main, args, seed, started))
         except BaseException as error:
-            box.append((False, error))
+            answer.set_exception(error)
 
-    thread = threading.Thread(target=work, name="agentkit-simulate", daemon=True)
-    thread.start()
+    threading.Thread(target=work, name="agentkit-simulate", daemon=True).start()
     try:
-        thread.join()
+        wait([answer])  # not Thread.join: interrupted, 3.11's takes the thread for ended
     except KeyboardInterrupt:
         for loop, task in started:
             loop.call_soon_threadsafe(task.cancel)
-        thread.join(timeout=2)
+        wait([answer], timeout=2)
         raise
-    succeeded, value = box[0]
-    if succeeded:
-        return value  # type: ignore[no-any-return]
-    raise value
+    return answer.result()

@@ -23,7 +23,7 @@ from agentkit.lab.delivery import Job
 from agentkit.lab.errors import ERRORS, ApiError, pretended, rate_limited
 from agentkit.lab.faults import Fault, Faults
 from agentkit.lab.latency import Latency
-from agentkit.lab.limits import Limits, presets
+from agentkit.lab.limits import Limits, TooMuch, presets
 from agentkit.lab.replies import make_reply
 from agentkit.lab.wire import Request, count_tokens
 
@@ -173,11 +173,7 @@ class Provider:
         call.charged_tokens = call.prompt_tokens + cap * request.n
         too_much = epoch.quota.take(call.charged_tokens, now)
         if too_much:
-            error = rate_limited(too_much, request.model)
-            if error.name != "too_large":
-                error.headers |= epoch.quota.hint(too_much.wait_ms)
-            error.seconds = limits.refusal_seconds
-            raise error
+            raise self._too_much(too_much, request.model)
         fault = self._faults.choose(call.number, f"{self.seed}:fault:{fingerprint}:{repeats[0]}")
         failure = self._failure(fault, request.model)
         if failure:
@@ -191,6 +187,13 @@ class Provider:
         epoch.charged += call.charged_tokens
         epoch.used += call.prompt_tokens + call.output_tokens
         return Job(call, reply, draw, fault, epoch.quota.headers(now), epoch)
+
+    def _too_much(self, too_much: TooMuch, model: str) -> ApiError:
+        error = rate_limited(too_much, model)
+        if too_much.kind != "too_large":  # no wait helps that one
+            error.headers |= self._epoch.quota.hint(too_much.wait_ms)
+        error.seconds = self._limits.refusal_seconds
+        return error
 
     def _failure(self, fault: Fault | None, model: str) -> ApiError | None:
         """The error that a fault, or a full line of waiting requests, answers with."""

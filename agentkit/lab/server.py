@@ -15,6 +15,7 @@ import asyncio
 import atexit
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -139,11 +140,7 @@ class Server:
         """Listen, and return once requests are served."""
         if self._uvicorn:
             raise RuntimeError(f"{self!r} is started already; make another one with provider.serve()")
-        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        try:
-            listening = socket.create_server((self.host, self.port), family=family, backlog=2048)
-        except OSError as error:
-            raise OSError(error.errno, f"port {self.port} cannot be used ({error.strerror}); use port=0") from None
+        listening = self._listen()
         self.port = listening.getsockname()[1]
         config = uvicorn.Config(
             _App(self.provider.app), http=_Connection, ws="none", lifespan="off", log_config=None,
@@ -155,6 +152,20 @@ class Server:
         self._uvicorn.ready.wait()
         atexit.register(self.close)
         return self
+
+    def _listen(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        # Named as TCP, or asyncio leaves Nagle's algorithm on, and small answers wait 40 ms for an acknowledgement.
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        try:
+            if sys.platform != "win32":
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind((self.host, self.port))
+            listening.listen(2048)
+        except (OSError, OverflowError) as error:
+            listening.close()
+            raise OSError(f"port {self.port} cannot be used ({error}); use port=0") from None
+        return listening
 
     def close(self) -> None:
         """Hang up on everybody, stop listening, end the thread. Closing twice does no harm."""
@@ -176,6 +187,25 @@ class Server:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until Ctrl-C: `python -m agentkit.lab.server --preset tier1 --port 0 --log`."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    provider = Provider(options.preset, seed=options.seed)
+    if options.log:
+        provider.subscribe(lambda call: print(_line(call), flush=True))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # being told to stop is as good as Ctrl-C
+    try:
+        with Server(provider, port=options.port) as server:
+            print(f"{options.preset}: {server.base_url} (any key; Ctrl-C to stop)", flush=True)
+            threading.Event().wait()
+    except KeyboardInterrupt:
+        pass
+    except OSError as error:
+        parser.exit(1, f"{error}\n")
+    for name, value in asdict(provider.statistics()).items():
+        print(f"{name:<15} {value}")
+
+
+def _parser() -> argparse.ArgumentParser:
     known = presets("rate_limits.json")
     about = "\n".join(f"  {name:<11}{preset['about']}" for name, preset in known.items())
     parser = argparse.ArgumentParser(
@@ -190,21 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=0, help="0 lets the machine choose a free one (the default)")
     parser.add_argument("--seed", type=int, default=0, help="what chance depends on (default 0)")
     parser.add_argument("--log", action="store_true", help="print a line for each call when it ends")
-    options = parser.parse_args(arguments)
-    provider = Provider(options.preset, seed=options.seed)
-    if options.log:
-        provider.subscribe(lambda call: print(_line(call), flush=True))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # being told to stop is as good as Ctrl-C
-    try:
-        with Server(provider, port=options.port) as server:
-            print(f"{options.preset}: {server.base_url} (any key; Ctrl-C to stop)", flush=True)
-            threading.Event().wait()
-    except KeyboardInterrupt:
-        pass
-    except OSError as error:
-        parser.exit(1, f"{error.strerror}\n")
-    for name, value in asdict(provider.statistics()).items():
-        print(f"{name:<15} {value}")
+    return parser
 
 
 def _line(call: Call) -> str:

@@ -109,14 +109,7 @@ def read_request(
         bool(_get(fields, "stream", bool)), bool(_get(options, "include_usage", bool)),
         _get(options, "include_obfuscation", bool) is not False, _get(fields, "seed", int),
     )  # fmt: skip
-    wanted = request.prompt_tokens + (request.max_tokens or 0)
-    if wanted > CONTEXT_WINDOW:
-        raise bad_request(
-            f"This model's maximum context length is {CONTEXT_WINDOW} tokens. However, you requested {wanted} tokens. "
-            "Please reduce the length of the messages.",
-            "messages" if endpoint == "chat" else "input",
-            "context_length_exceeded",
-        )
+    _check_length(request)
     return request
 
 
@@ -129,6 +122,17 @@ def check_key(authorization: str) -> None:
     if key.startswith("bad"):
         masked = key[:3] + "*" * 8 + key[-4:] if len(key) > 8 else key[:3] + "***"
         raise ApiError("invalid_api_key", ERRORS["invalid_api_key"][3].format(key=masked))
+
+
+def _check_length(request: Request) -> None:
+    wanted = request.prompt_tokens + (request.max_tokens or 0)
+    if wanted > CONTEXT_WINDOW:
+        raise bad_request(
+            f"This model's maximum context length is {CONTEXT_WINDOW} tokens. However, you requested {wanted} tokens. "
+            "Please reduce the length of the messages.",
+            "messages" if request.endpoint == "chat" else "input",
+            "context_length_exceeded",
+        )
 
 
 def _read_json(body: bytes) -> dict[str, Any]:

@@ -27,19 +27,28 @@ LOOKS: dict[str, dict[str, Any]] = {
     "working": {"facecolor": style.WORK},
     "backing_off": {"facecolor": "white", "edgecolor": style.BACKING_OFF, "hatch": "//////", "linewidth": 0.7},
 }
+SPAN: dict[str, Any] = {"color": style.INK, "linewidth": 1.4, "solid_capstyle": "butt"}
+DENSE_BELOW = 4  # pixels a row; with fewer, a row is a line
+DENSE: dict[str, dict[str, Any]] = {  # there a hatch has no room, a grey area must not be loud
+    "waiting": {"facecolor": "#e4e4e4"},
+    "backing_off": {"facecolor": "#a6d4f0", "hatch": None, "linewidth": 0},
+}
 WORDS = {"waiting": "waiting for a slot", "calling": "calling", "backing_off": "backing off", "working": "own work"}
 
 
-def key(rows: Iterable[events.Row], spans: bool) -> dict[str, Any]:
-    """What the rows contain, as words with a sample of how it is drawn."""
+def key(rows: Iterable[events.Row], spans: bool, room: float) -> dict[str, Any]:
+    """What the rows contain, as words with a sample of how it is drawn at `room` pixels a row."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     rows = list(rows)
     words = {**WORDS, "calling": "calling" if spans else "running"}
     found: dict[str, Any] = {
-        word: Patch(**LOOKS[field]) for field, word in words.items() if any(getattr(row, field) for row in rows)
+        word: Patch(**_look(field, room)) for field, word in words.items() if any(getattr(row, field) for row in rows)
     }
+    names = sorted({name for row in rows for name, *_ in row.named})
+    if names and room >= DENSE_BELOW:
+        found[style.plain(names[0], 150) if len(names) == 1 else "spans of other names"] = Line2D([], [], **SPAN)
     marked = {what for row in rows for _, what in row.marks}
     for what, (marker, size) in style.MARKS.items():
         if what in marked:
@@ -51,17 +60,16 @@ def draw(axes: Axes, rows: Sequence[events.Row], room: float) -> None:
     """Draw the rows at y = 0, 1, …, for `room` pixels each; the caller turns the axis so that the first is on top."""
     from matplotlib.collections import PolyCollection
 
-    few = room >= 6
-    for field, look in LOOKS.items():
+    few = room >= DENSE_BELOW
+    for field in LOOKS:
         tall = (THIN if field == "waiting" else THICK) if few else 1.0
         boxes = [_box(start, end, y, tall) for y, row in enumerate(rows) for start, end in getattr(row, field)]
-        if not few and field == "backing_off":
-            look = {"facecolor": "#a6d4f0"}  # a hatch needs room
         if boxes:
-            axes.add_collection(PolyCollection(boxes, **{"linewidth": 0, "antialiased": few, **look}), autolim=False)
+            look = {"linewidth": 0, "antialiased": few, **_look(field, room)}
+            axes.add_collection(PolyCollection(boxes, **look), autolim=False)
     for y, row in enumerate(rows):
         for _, start, end in row.named if few else ():
-            axes.plot([start, end], [y + THICK / 2 - 0.06] * 2, color=style.INK, linewidth=1.4, solid_capstyle="butt")
+            axes.plot([start, end], [y + THICK / 2 - 0.06] * 2, **SPAN)
     for what, (marker, size) in style.MARKS.items():
         spots = [(at, y) for y, row in enumerate(rows) for at, said in row.marks if said == what]
         if spots:
@@ -69,13 +77,17 @@ def draw(axes: Axes, rows: Sequence[events.Row], room: float) -> None:
                 *zip(*spots, strict=True),
                 linestyle="",
                 marker=marker,
-                markersize=size if few else size * 0.55,
+                markersize=max(3.5, min(size, 0.6 * room)),
                 color=style.TROUBLE,
                 markeredgecolor="white",
-                markeredgewidth=0.6 if few else 0.2,
+                markeredgewidth=0.6 if few else 0.0,
                 clip_on=False,
                 zorder=4,
             )
+
+
+def _look(field: str, room: float) -> dict[str, Any]:
+    return LOOKS[field] if room >= DENSE_BELOW else {**LOOKS[field], **DENSE.get(field, {})}
 
 
 def _box(start: float, end: float, y: float, tall: float) -> list[tuple[float, float]]:

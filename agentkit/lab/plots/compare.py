@@ -59,16 +59,16 @@ def _finding(facts: dict[str, dict[str, Any]]) -> str:
 
 def _draw(reports: Sequence[Report], names: Sequence[str], facts: dict[str, dict[str, Any]], title: str) -> Figure:
     runs = [events.rows(report) for report in reports]
-    room = 420 / len(runs)
-    heights = [min(max(26, 18 * len(rows)), max(60, room)) for rows in runs]
+    heights = [min(max(26, 18 * len(rows)), max(60, 420 / len(runs))) for rows in runs]
+    rooms = [height / max(len(rows), 1) for height, rows in zip(heights, runs, strict=True)]
     spans = any(outcome.spans for report in reports for outcome in report.individual_results)
-    key = bars.key([row for rows in runs for row in rows], spans)
+    key = bars.key([row for rows in runs for row in rows], spans, max(rooms))
     figure, panels = page(title, heights, names=[""], entries=list(key), ylabel=False, gap=28, above=22)
     end = max(events.now(report) for report in reports)
-    for axes, rows, name, height in zip(panels, runs, names, heights, strict=True):
+    for axes, rows, name, room in zip(panels, runs, names, rooms, strict=True):
         fact = facts[name]
         about = f"{count(fact['agents'], 'agent')}, at most {fact['peak_in_flight']} in flight"
-        bars.draw(axes, rows, height / max(len(rows), 1))
+        bars.draw(axes, rows, room)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.set_yticks([])
         axes.axvline(fact["seconds"], color=INK, linewidth=0.9)

@@ -71,7 +71,7 @@ def curve(
     said[-1] = said[-1].rstrip(";")
     if title is None:
         title = f"{ylabel} against {xlabel}" + (f": {number(chosen[1])} at {number(chosen[0])}" if chosen else "")
-        title = title[:1].upper() + title[1:]
+        title = title[:1].upper() + title[1:] if len(ylabel) > 1 else title
     return Chart("Curve", title, said, facts, lambda: _curve(facts, str(title)))
 
 
@@ -91,9 +91,9 @@ def _curve(facts: dict[str, Any], title: str) -> Figure:
     entries = [w for w, there in (("measured", theory), ("ideal", theory), ("chosen", chosen and theory)) if there]
     highest = max([y for _, y in [*pairs, *theory]] + [limit or 0.0], default=0.0)
     lowest = min([y for _, y in [*pairs, *theory]], default=0.0)
-    figure, (axes,) = page(title, [210], names=[f"{highest:,.0f}000"], entries=entries)
+    figure, (axes,) = page(title, [210], names=[f"{y:,.1f}0" for y in (lowest, highest)], entries=entries)
     _frame(axes, [x for x, _ in pairs], highest, lowest)
-    handles = axes.plot(*_columns(pairs), **POINTS)
+    handles = axes.plot(*_columns(pairs), **_points_look(len(pairs)))
     if theory:
         handles += axes.plot(*_columns(theory), zorder=1, **IDEAL)
     if chosen:
@@ -110,6 +110,10 @@ def _columns(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[fl
     return [x for x, _ in pairs], [y for _, y in pairs]
 
 
+def _points_look(many: int) -> dict[str, Any]:
+    return POINTS if many <= 40 else {**POINTS, "markersize": 2.5, "linewidth": 1.0}
+
+
 def _frame(axes: Axes, xs: Sequence[float], highest: float, lowest: float = 0.0) -> None:
     axes.grid(color=FAINT, linewidth=0.8)
     tall = axes.bbox.height
@@ -117,6 +121,7 @@ def _frame(axes: Axes, xs: Sequence[float], highest: float, lowest: float = 0.0)
     low, high = min(xs, default=0.0), max(xs, default=1.0)
     axes.set_xlim(min(0.0, low), high + 0.03 * ((high - min(0.0, low)) or 1.0))
     ticks(axes, xs)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
 
 
 def knee(
@@ -191,9 +196,9 @@ def _knee(facts: dict[str, Any], title: str) -> Figure:
     _frame(below, ks, max([p95 for _, p95 in tails], default=1.0))
     slope = rows[0][1] / rows[0][0] if rows[0][0] else 0.0
     reach = min(ks[-1], highest / slope) if slope else 0.0
-    handles = top.plot([k for k, *_ in rows], [throughput for _, throughput, _ in rows], **POINTS)
+    handles = top.plot([k for k, *_ in rows], [throughput for _, throughput, _ in rows], **_points_look(len(rows)))
     handles += top.plot([0, reach], [0, slope * reach], zorder=1, **IDEAL)
-    below.plot(*_columns(tails), **POINTS)
+    below.plot(*_columns(tails), **_points_look(len(rows)))
     if facts["knee"] is not None:
         handles += [axes.axvline(facts["knee"], color=INK, linewidth=1.0, zorder=1) for axes in (below, top)][1:]
     if chosen:

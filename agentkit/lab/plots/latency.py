@@ -30,6 +30,10 @@ OF = {
     "total": "seconds from submission to end",
 }
 BINS = 40
+LINES: dict[str, dict[str, Any]] = {
+    "p50": {"color": INK, "linewidth": 1.5, "linestyle": "-"},
+    "p95": {"color": INK, "linewidth": 1.5, "linestyle": (0, (4, 2))},
+}
 
 
 def latency(
@@ -101,24 +105,25 @@ def _finding(names: Sequence[str], runs: Sequence[dict[str, Any]], of: str) -> s
 def _draw(
     title: str, names: Sequence[str], values: Sequence[Sequence[float]], runs: Sequence[dict[str, Any]], of: str
 ) -> Figure:
+    from matplotlib.lines import Line2D
+
     several = len(values) > 1
     entries = ["half took at most this long (p50)", "95 of 100 did (p95)"]
     figure, panels = page(
         title, [max(70, 180 / len(values))] * len(values), names=["1,000"], entries=entries, gap=28, above=22 * several
     )
     end = max([value for sample in values for value in sample] + [0.0]) or 1.0
-    handles: list[Any] = []
     for axes, name, sample, run in zip(panels, names, values, runs, strict=True):
-        handles = _histogram(axes, sample, run, end, WAITING if of == "waited" else CALLING)
+        _histogram(axes, sample, run, end, WAITING if of == "waited" else CALLING)
         axes.tick_params(axis="x", labelbottom=axes is panels[-1])
         if several:
             heading(axes, f"{plain(name, 300)}: p50 {seconds(run['p50'])}, p95 {seconds(run['p95'])}")
     panels[-1].set_xlabel(OF[of], labelpad=3)
-    legend(figure, handles, entries)
+    legend(figure, [Line2D([], [], **LINES[p]) for p in LINES], entries)
     return figure
 
 
-def _histogram(axes: Axes, sample: Sequence[float], run: dict[str, Any], end: float, colour: str) -> list[Any]:
+def _histogram(axes: Axes, sample: Sequence[float], run: dict[str, Any], end: float, colour: str) -> None:
     bins = [i * end / BINS for i in range(BINS + 1)]
     heights, _, _ = axes.hist(sample, bins=bins, color=colour, edgecolor="white", linewidth=0.6)
     top = max(int(max(heights)), 1)
@@ -127,5 +132,6 @@ def _histogram(axes: Axes, sample: Sequence[float], run: dict[str, Any], end: fl
     whole_ticks(axes, top)
     axes.grid(axis="x", color=FAINT, linewidth=0.8)
     axes.set_ylabel("agents")
-    dashes: dict[str, Any] = {"p50": "-", "p95": (0, (4, 2))}
-    return [axes.axvline(run[p] or 0, color=INK, linewidth=1.5, linestyle=dash) for p, dash in dashes.items()]
+    for p, look in LINES.items():
+        if run[p] is not None:
+            axes.axvline(run[p], **look)

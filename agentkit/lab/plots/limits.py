@@ -169,12 +169,15 @@ def _bucket(
 ) -> Figure:
     end = max([time for row in rows for time in row[:2] if time is not None] + [0.0])
     holds = [(arrived, through) for arrived, through, _ in rows if through is not None and through > arrived]
-    figure, panels = page(title, [130, *([60] if holds else []), 46], names=["let through"], gap=14)
+    figure, panels = page(
+        title, [130, *([60] if holds else []), 46], names=["let through", f"{facts['lowest_level']:,.0f}0"], gap=14
+    )
     top, lanes = panels[0], panels[-1]
     top.plot(*line, color=INK, linewidth=1.2)
     top.fill_between(*line, facecolor=FILL, linewidth=0)
     level_line(top, facts["capacity"], f"full: {number(facts['capacity'])}")
     top.set_ylim(min(0.0, 1.1 * facts["lowest_level"]), facts["capacity"] * 130 / (130 - 19))
+    top.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
     top.set_ylabel(f"{unit} left")
     if holds:
         times, counts = events.steps(holds)

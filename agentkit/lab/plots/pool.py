@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["pool"]
 
+LISTED = 12  # threads a repr names one by one
 LATE = 2.0  # a beat that comes after more than this many periods counts as a stall
 Call = tuple[str, float, float]
 """Thread, started, finished."""
@@ -37,13 +38,15 @@ def pool(
 
     >>> calls = [("thread 1", 0.0, 1.0), ("thread 2", 0.0, 1.0), ("thread 1", 1.0, 2.0)]
     >>> pool(calls, beats=[0.0, 0.5, 1.0, 2.0], every=0.4)
-    <Pool: 2 threads, 3 calls, at most 2 at once, 3 s of work in 2 s; 4 beats, 1 stall, longest pause 1 s from 1 s on>
+    <Pool: 2 threads, 3 calls, at most 2 at once, 3 s of work in 2 s; thread 1 2 s, thread 2 1 s; 4 beats, 1 stall,
+     longest pause 1 s from 1 s on>
 
     A call is `(thread name, started, finished)`, `beats` are the instants at which a task of the loop woke up that
     sleeps `every` seconds; all in seconds on one clock. A pause of more than twice `every` is a stall.
     """
     rows = sorted(((str(name), float(start), float(end)) for name, start, end in calls), key=lambda row: row[1:])
     names = list(dict.fromkeys(name for name, *_ in rows))  # in the order of their first calls
+    work = {name: events.duration((start, end) for one, start, end in rows if one == name) for name in names}
     pauses = sorted(((round(b - a, 9), a) for a, b in pairwise(sorted(beats))), key=lambda pause: (-pause[0], pause[1]))
     stalls = [pause for pause in pauses if pause[0] > LATE * every]
     facts: dict[str, Any] = {
@@ -51,21 +54,32 @@ def pool(
         "calls": len(rows),
         "peak": max(events.steps((start, end) for _, start, end in rows)[1]),
         "work": events.duration((start, end) for _, start, end in rows),
+        "work_of": work,
         "seconds": max([end for *_, end in rows] + list(beats), default=0.0),
         "beats": len(beats),
         "stalls": len(stalls),
         "longest_pause": pauses[0] if pauses else None,
     }
-    said = [count(facts["threads"], "thread"), count(facts["calls"], "call"), f"at most {facts['peak']} at once"]
-    said += [f"{seconds(facts['work'])} of work in {seconds(facts['seconds'])}"]
-    if pauses:
-        said[-1] += f"; {count(len(beats), 'beat')}, {count(len(stalls), 'stall')}"
-        said += [f"longest pause {seconds(pauses[0][0])} from {seconds(pauses[0][1])} on"]
     if title is None:
-        title = f"{count(facts['calls'], 'call')} on {count(facts['threads'], 'thread')}: {seconds(facts['seconds'])}"
+        title = f"{count(len(rows), 'call')} on {count(len(names), 'thread')}: {seconds(facts['seconds'])}"
         if pauses:
             title += f"; the loop stood still for {seconds(pauses[0][0])}" if stalls else "; the loop never stood still"
-    return Chart("Pool", title, said, facts, lambda: _draw(rows, names, beats, stalls, facts["seconds"], str(title)))
+    return Chart(
+        "Pool", title, _words(facts), facts, lambda: _draw(rows, names, beats, stalls, facts["seconds"], str(title))
+    )
+
+
+def _words(facts: dict[str, Any]) -> list[str]:
+    words = [count(facts["threads"], "thread"), count(facts["calls"], "call"), f"at most {facts['peak']} at once"]
+    words.append(f"{seconds(facts['work'])} of work in {seconds(facts['seconds'])};")
+    if facts["threads"] <= LISTED:
+        words += [f"{name} {seconds(spent)}" for name, spent in facts["work_of"].items()]
+    if facts["longest_pause"] is not None:
+        length, start = facts["longest_pause"]
+        words[-1] = words[-1].rstrip(";") + f"; {count(facts['beats'], 'beat')}"
+        words += [count(facts["stalls"], "stall"), f"longest pause {seconds(length)} from {seconds(start)} on"]
+    words[-1] = words[-1].rstrip(";")
+    return words
 
 
 def _draw(

@@ -109,15 +109,17 @@ def _finding(names: Sequence[str], runs: Sequence[dict[str, Any]]) -> str:
 def _draw(
     title: str, names: Sequence[str], logs: Sequence[Sequence[Attempt]], runs: Sequence[dict[str, Any]], end: float
 ) -> Figure:
+    from matplotlib.patches import Patch
+
     most = min(len(WORDS), 1 + max((retry for log in logs for _, retry in log), default=0))
     several, per, entries = len(logs) > 1, runs[0]["per"], WORDS[:most]
     highest = max(run["peak"] for run in runs) or 1
     figure, panels = page(
         title, [max(70, 190 / len(logs))] * len(logs), names=["1,000"], entries=entries, gap=28, above=22 * several
     )
-    handles: list[Any] = []
+    handles = [Patch(color=colour) for colour in (CALLING, *RETRIES)[:most]]
     for axes, name, log, run in zip(panels, names, logs, runs, strict=True):
-        handles = _stack(axes, log, per, most)
+        _stack(axes, log, per, most)
         axes.set_ylim(0, 1.1 * highest)
         whole_ticks(axes, highest)
         axes.set_ylabel("attempts" if several else "attempts per s" if per == 1 else f"attempts per {number(per)} s")
@@ -133,14 +135,13 @@ def _tries(run: dict[str, Any]) -> str:
     return f"{count(run['attempts'], 'attempt')} for {first}"
 
 
-def _stack(axes: Axes, log: Sequence[Attempt], per: float, most: int) -> list[Any]:
+def _stack(axes: Axes, log: Sequence[Attempt], per: float, most: int) -> None:
     """Draw one bar per stretch of `per` seconds, the first tries at the bottom."""
     counts = Counter((math.floor(round(at / per, 9)), min(retry, len(WORDS) - 1)) for at, retry in log)
     slots = sorted({slot for slot, _ in counts})
-    floor, handles = [0] * len(slots), []
+    floor = [0] * len(slots)
     for retry, colour in enumerate((CALLING, *RETRIES)[:most]):
         tall = [counts[slot, retry] for slot in slots]
         look: dict[str, Any] = {"color": colour, "edgecolor": "white", "linewidth": 0.5, "align": "edge"}
-        handles.append(axes.bar([slot * per for slot in slots], tall, width=per, bottom=floor, **look))
+        axes.bar([slot * per for slot in slots], tall, width=per, bottom=floor, **look)
         floor = [low + more for low, more in zip(floor, tall, strict=True)]
-    return handles

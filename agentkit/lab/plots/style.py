@@ -8,8 +8,9 @@ Source of the palette: Okabe and Ito, Color Universal Design (2008).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["COLOURS", "DPI", "heading", "house_style", "legend", "level", "page", "plain", "text_width", "ticks"]
+
+_DRAWING = threading.RLock()
 
 DPI = 80
 WIDTH = 700  # pixels: what a notebook shows without scaling
@@ -75,11 +78,14 @@ def _settings() -> dict[Any, Any]:
     return {name: value for name, value in theirs.items() if not name.startswith(skip)} | ours
 
 
-def house_style() -> AbstractContextManager[None]:
+@contextmanager
+def house_style() -> Iterator[None]:
     """A block in which matplotlib draws as the course does; the reader's settings are back after it."""
     import matplotlib
 
-    return matplotlib.rc_context(_settings())
+    # One thread at a time: of two blocks that overlap, the later to end would put back the settings of the other.
+    with _DRAWING, matplotlib.rc_context(_settings()):
+        yield
 
 
 @cache
@@ -135,9 +141,9 @@ def page(
     """
     from matplotlib.figure import Figure
 
-    left = 10 + max([text_width(name) for name in names] or [22]) + 8 + (18 if ylabel else 0)
+    left = 10 + max([text_width(name) for name in names] or [22]) + 10 + (18 if ylabel else 0)
     lines = _lines(plain(title), WIDTH - left - 10)
-    top, bottom = 14 + 18 * len(lines) + above, 38 + 18 * len(_rows(entries))
+    top, bottom = 14 + 18 * len(lines) + above, 40 + 18 * len(_rows(entries))
     total = top + sum(heights) + gap * (len(heights) - 1) + bottom
     figure = Figure(figsize=(WIDTH / DPI, total / DPI), dpi=DPI, facecolor="white")
     figure.text(
@@ -155,7 +161,8 @@ def page(
 def _bare(axes: Axes) -> None:
     """Leave of the frame only what carries a scale."""
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(length=0, pad=4)
+    axes.tick_params(axis="x", length=0, pad=6)  # so far down that the 0 of one axis clears the 0 of the other
+    axes.tick_params(axis="y", length=0, pad=6)
     axes.set_axisbelow(True)
 
 
@@ -172,7 +179,9 @@ def level(axes: Axes, value: float, said: str) -> None:
 
 
 def ticks(axes: Axes, xs: Sequence[float]) -> None:
-    """Put the ticks where points were measured, as far as their numbers do not touch."""
+    """Put the ticks where points were measured, if they are few and as far as their numbers do not touch."""
+    if len(set(xs)) > 20:
+        return
     left, right = axes.get_xlim()
     wide, taken, shown = axes.bbox.width / (right - left), -1e9, []
     for x in sorted(set(xs)):

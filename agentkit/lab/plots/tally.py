@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from agentkit.lab.plots.chart import Chart, count, number
-from agentkit.lab.plots.style import FAINT, SOFT, TROUBLE, legend, page, plain
+from agentkit.lab.plots.style import FAINT, SOFT, TROUBLE, legend, page, plain, text_width
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,13 +73,14 @@ def _draw(bars: Sequence[tuple[str, int, bool]], total: int, of: str, title: str
     verdicts = {True: "wrong", False: "right"} if any(bad for *_, bad in bars) else {}
     entries = [verdicts[bad] for bad in (False, True) if verdicts and any(bar[2] is bad for bar in bars)]
     names = [name for name, *_ in bars]
-    figure, (axes,) = page(title, [max(30, 26 * len(bars))], names=names, entries=entries, ylabel=False, right=90)
+    shares = [f"{times:,} ({number(100 * times / total)} %)" if total else "0" for _, times, _ in bars]
+    room = 16 + max(map(text_width, shares), default=0)
+    figure, (axes,) = page(title, [max(30, 26 * len(bars))], names=names, entries=entries, ylabel=False, right=room)
     handles: dict[str, Any] = {}
     for y, (_, times, bad) in enumerate(bars):
         look: dict[str, Any] = {"color": TROUBLE, "hatch": "///", "edgecolor": "white"} if bad else {"color": SOFT}
         handles[verdicts.get(bad, "")] = axes.barh(y, times, height=0.66, linewidth=0, **look)
-        share = f"{times:,} ({number(100 * times / total)} %)" if total else "0"
-        axes.annotate(share, (times, y), (5, 0), textcoords="offset points", va="center")
+        axes.annotate(shares[y], (times, y), (5, 0), textcoords="offset points", va="center")
     axes.set_yticks(range(len(bars)), names)
     axes.set_ylim(max(len(bars), 1) - 0.4, -0.6)
     axes.set_xlim(0, max([times for _, times, _ in bars] + [0]) or 1)

@@ -79,10 +79,11 @@ def _draw(report: Report, rows: Sequence[events.Row], names: list[str], title: s
     singly = len(rows) <= SINGLY
     height = max(24, len(rows) * (22 if len(rows) <= 6 else 16 if len(rows) <= 20 else 13)) if singly else 300
     shown = [plain(name, 0.22 * WIDTH) for name in names] if singly else []
-    key = bars.key(rows, any(outcome.spans for outcome in report.individual_results))
+    room = height / max(len(rows), 1)
+    key = bars.key(rows, any(outcome.spans for outcome in report.individual_results), room)
     figure, (top, below) = page(title, [height, 64], names=shown or ["1,000"], entries=list(key))
     end = events.now(report)
-    bars.draw(top, rows, height / max(len(rows), 1))
+    bars.draw(top, rows, room)
     top.set_ylim(len(rows) - 0.4 if singly else len(rows) - 0.5, -0.6 if singly else -0.5)
     if singly:
         top.set_yticks(range(len(rows)), shown)

@@ -1,0 +1,22 @@
+"""What all tests share: hypothesis gives the same examples on every run, and time is no reason to fail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("agentkit", derandomize=True, deadline=None, database=None)
+settings.load_profile("agentkit")
+
+
+@pytest.fixture
+def strays() -> Callable[[], list[str]]:
+    """Return a function that lists the names of all tasks on the running loop but the one that asks."""
+
+    def names() -> list[str]:
+        return sorted(task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task())
+
+    return names
