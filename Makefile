@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 endif
 PY := $(BIN)/python
 
-.PHONY: help lab test lint bench notebooks test-browser doctor clean
+.PHONY: help lab test lint bench notebooks test-browser test-clients doctor clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +43,9 @@ notebooks: $(VENV)/.installed  ## run the solutions again and make the lessons f
 
 test-browser: $(VENV)/.browser  ## drive the notebooks in a real Chromium, Stop and sliders included
 	$(PY) -m pytest tests/browser -m browser
+
+test-clients: $(VENV)/.installed  ## check the provider with three majors of the openai client (downloads them)
+	$(PY) tests/compat/check_clients.py
 
 doctor: $(VENV)/.installed  ## say what is missing on this machine, and the fix
 	@$(PY) -m agentkit.lab.notebook doctor

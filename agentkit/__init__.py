@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agentkit.adaptive import AdaptiveLimiter
     from agentkit.agent import Agent, ChatAgent, Reply, Usage
     from agentkit.executor import ParallelAgentExecutor
     from agentkit.locks import KeyedLock, LockOrder, LockOrderError, Sequencer, TracedLock
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "AdaptiveLimiter": "adaptive",
     "Agent": "agent",
     "Attempt": "outcome",
     "CapacityLimiter": "semaphore",
@@ -59,6 +61,7 @@ _HOME = {
 }
 
 __all__ = [
+    "AdaptiveLimiter",
     "Agent",
     "Attempt",
     "CapacityLimiter",

@@ -126,7 +126,7 @@ class ChatAgent(Agent):
         request: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(name)
-        if not hasattr(client, "chat"):
+        if not hasattr(client, "chat") or hasattr(client, "__enter__"):  # openai.OpenAI would block the event loop
             raise TypeError(
                 f"client must be an openai.AsyncOpenAI, got {client!r:.80}; for the embedded one, Provider().client()"
             )

@@ -99,7 +99,7 @@ class _InThreads:
 
     async def __call__(self, task: Any) -> Any:
         if self._gives_awaitables:
-            return await self._agent_fn(task)
+            return await _inline(self._agent_fn, task)
         loop, thread = asyncio.get_running_loop(), _Thread()
         work = partial(contextvars.copy_context().run, self._work, loop, thread, task)
         try:

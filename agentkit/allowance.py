@@ -69,7 +69,8 @@ class Allowance:
         """The moment from which a call may start, were it the first in line; infinite if it never may."""
         due = self.pause.due()
         for kind, pace in self.paces.items():
-            due = max(due, pace.due(1 if kind == "requests" else tokens))
+            if (free := pace.due(1 if kind == "requests" else tokens)) > due:
+                due = free
         return due
 
     def due_behind(self, calls: int, tokens: float) -> float:
@@ -82,10 +83,10 @@ class Allowance:
         self.pause.start(now)
         return {kind: pace.take(1 if kind == "requests" else tokens, now, due) for kind, pace in self.paces.items()}
 
-    def correct(self, uses: dict[str, Use], kind: str, amount: float) -> None:
+    def correct(self, uses: dict[str, Use], kind: str, change: float) -> None:
         """Change what an earlier call used of one kind."""
         if kind in uses and kind in self.paces:
-            self.paces[kind].correct(uses[kind], amount)
+            self.paces[kind].correct(uses[kind], change)
 
     def forget(self) -> None:
         """Start afresh, as if nothing had been used; the limits stay."""

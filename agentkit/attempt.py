@@ -129,13 +129,20 @@ class Attempter:
             per_token = (outcome.finished - started) / tokens if tokens else None
             self._observe(self.began + started, self.began + outcome.finished, per_token=per_token)
 
+    def _tells_of_the_limit(self, error: BaseException) -> bool:
+        """Whether too many were in flight; a refusal with a hint is about the rate, and the pause meets it."""
+        from agentkit.failures import classify  # only adaptive limits ask
+        from agentkit.hints import retry_after
+
+        return classify(error) == "refused" and (self.retries is None or retry_after(error) is None)
+
     def _failed(self, outcome: Outcome, started: float, error: BaseException) -> float | None:
         now = self._time()
         finished, wait = now - self.began, None
         if self._rate is not None:
             self._rate.update_from(error)
-        if self._observe is not None:
-            self._observe(self.began + started, now, refused=_refused(error))
+        if self._observe is not None and self._tells_of_the_limit(error):
+            self._observe(self.began + started, now, refused=True)
         if self.retries is not None and self._policy is not None and outcome.started is not None:
             kind = self._policy.kind(error)
             alike = sum(a.error is not None and self._policy.kind(a.error) == kind for a in outcome._attempts or ())
@@ -150,12 +157,6 @@ class Attempter:
             status = next((status for kind, status in stopped.items() if isinstance(error, kind)), "failed")
             outcome.end(status, error, finished)
         return wait
-
-
-def _refused(error: BaseException) -> bool:
-    from agentkit.failures import classify  # only adaptive limits ask
-
-    return classify(error) == "refused"
 
 
 def _forgotten_await(result: Any) -> TypeError:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterable, Callable, Iterable, Sized
+from collections.abc import AsyncIterable, Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from agentkit.report import Report, attach
 from agentkit.run import Run
 from agentkit.semaphore import CapacityLimiter
 from agentkit.settings import Settings
+from agentkit.source import Source
 
 if TYPE_CHECKING:
     from agentkit.ratelimit import RateLimiter
@@ -150,10 +151,7 @@ class ParallelAgentExecutor:
 
     def _run(self, tasks: Any, agent_fn: Any, within: float | None, cost: Any = None, **how: Any) -> Run:
         settings = replace(self._settings, within=within)
-        source, total = _source(tasks)
-        order = None
-        if cost is not None:
-            source, total, order = _longest_first(tasks, cost)
+        source = Source(tasks, cost)
         call, on_end = as_coroutine_function(agent_fn, self.limiter, pool=self.pool, serial=self.serial)
         attempter = Attempter(
             isolated(call) if self._isolate else call,
@@ -163,8 +161,8 @@ class ParallelAgentExecutor:
             retry=self.retry,
             observe=getattr(self.limiter, "observe", None),
         )
-        bar = progress_bar(total) if self._progress else None
-        return Run(source, attempter, self.limiter, settings, order=order, total=total, bar=bar, on_end=on_end, **how)
+        bar = progress_bar(source.total) if self._progress else None
+        return Run(source, attempter, self.limiter, settings, bar=bar, on_end=on_end, **how)
 
     def __repr__(self) -> str:
         return f"<ParallelAgentExecutor {'serial' if self.serial else repr(self.limiter)[1:-1]}>"
@@ -181,25 +179,3 @@ def _limiter(max_concurrency: int | CapacityLimiter | None) -> CapacityLimiter:
     if max_concurrency is not None and max_concurrency < 0:
         raise ValueError(f"max_concurrency must be 0 or more, got {max_concurrency}; {remedy}")
     return CapacityLimiter(1 if max_concurrency == 0 else max_concurrency)
-
-
-def _source(tasks: Any) -> tuple[Any, int | None]:
-    """Return an iterator over the tasks, and how many there are where that is known."""
-    if isinstance(tasks, str | bytes):
-        raise TypeError(f"tasks must be an iterable of tasks, got the single text {tasks!r:.40}; put it in a list")
-    if isinstance(tasks, AsyncIterable):
-        return aiter(tasks), None
-    if not isinstance(tasks, Iterable):
-        raise TypeError(f"tasks must be an iterable or async iterable, got {tasks!r:.60}; put a single task in a list")
-    return iter(tasks), len(tasks) if isinstance(tasks, Sized) else None
-
-
-def _longest_first(tasks: Any, cost: Any) -> tuple[Any, int, list[int]]:
-    """Return an iterator in the order of falling cost, how many there are, and the input's index of each."""
-    if not callable(cost):
-        raise TypeError(f"cost must be a function of a task, got {cost!r}; use len, or lambda task: task.length")
-    if isinstance(tasks, AsyncIterable) or not isinstance(tasks, Sized):
-        raise TypeError("cost needs all tasks at once to sort them; hand in a list, or leave cost out")
-    items = list(tasks)  # type: ignore[call-overload]
-    order = sorted(range(len(items)), key=lambda i: -cost(items[i]))
-    return iter([items[i] for i in order]), len(items), order

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 
+from agentkit.outcome import Outcome, current
 from agentkit.semaphore import CapacityLimiter, QueueFull
 
 __all__ = ["Holder", "holder", "lent"]
@@ -21,11 +22,16 @@ __all__ = ["Holder", "holder", "lent"]
 class Holder:
     """A worker's slot, as its agent sees it."""
 
-    __slots__ = ("limiter", "waits")
+    __slots__ = ("limiter", "outcome", "waits")
 
     def __init__(self, limiter: CapacityLimiter) -> None:
         self.limiter = limiter
+        self.outcome: Outcome | None = None  # what the worker is busy with
         self.waits = 0  # runs the agent is waiting for; the slot is lent while there are any
+
+    def works_for(self, outcome: Outcome | None) -> bool:
+        """Whether the worker is busy with this outcome; what an agent left behind in the background holds no slot."""
+        return outcome is not None and outcome is self.outcome and outcome.finished is None
 
     async def take_back(self) -> None:
         """Take the slot again: in turn, and anyway if that is not to be."""
@@ -44,7 +50,7 @@ holder: ContextVar[Holder | None] = ContextVar("agentkit holder", default=None)
 async def lent(limiter: CapacityLimiter) -> AsyncIterator[None]:
     """Lend the slot of whoever waits in this block, if it is one of `limiter`."""
     mine = holder.get()
-    if mine is None or mine.limiter is not limiter:
+    if mine is None or mine.limiter is not limiter or not mine.works_for(current.get()):
         yield
         return
     mine.waits += 1

@@ -9,14 +9,13 @@ Opened by notebook 01.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["STATUSES", "Attempt", "Outcome", "Reads", "Recorder", "Span", "recorder", "span"]
+__all__ = ["STATUSES", "Attempt", "Outcome", "Reads", "Span", "clock", "current", "span"]
 
 STATUSES = ("success", "failed", "timeout", "cancelled", "rejected")
 
@@ -51,10 +50,12 @@ class Reads:
     __slots__ = ()
 
     def __getitem__(self, name: str) -> Any:
-        try:
-            return getattr(self, name)
-        except (AttributeError, TypeError):
-            raise KeyError(name) from None
+        if name not in self:
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and hasattr(self, name)
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return `record[name]`, or `default` where there is no such name."""
@@ -122,17 +123,10 @@ class Outcome(Reads):
         return f"{name}: {message}" if message else name
 
 
-class Recorder:
-    """Where `span` writes: one per worker, pointing at the outcome the worker is busy with."""
-
-    __slots__ = ("began", "loop", "outcome")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, began: float) -> None:
-        self.loop, self.began = loop, began
-        self.outcome: Outcome | None = None
-
-
-recorder: ContextVar[Recorder | None] = ContextVar("agentkit recorder", default=None)
+current: ContextVar[Outcome | None] = ContextVar("agentkit outcome", default=None)
+"""The outcome that the running code works for; what it starts in the background goes on working for the same one."""
+clock: ContextVar[tuple[Callable[[], float], float]] = ContextVar("agentkit clock")
+"""The clock of the run, and the instant at which it began."""
 
 
 @contextmanager
@@ -144,13 +138,13 @@ def span(name: str) -> Iterator[None]:
 
     Works in coroutines and in plain functions run in a pool. Outside a run it does nothing.
     """
-    log = recorder.get()
-    outcome = None if log is None else log.outcome
-    if log is None or outcome is None:
+    outcome = current.get()
+    if outcome is None:
         yield
         return
-    started = log.loop.time() - log.began
+    time, began = clock.get()
+    started = time() - began
     try:
         yield
     finally:
-        outcome.spans += (Span(name, started, log.loop.time() - log.began),)
+        outcome.spans += (Span(name, started, time() - began),)

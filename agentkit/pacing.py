@@ -17,15 +17,16 @@ from collections import deque
 __all__ = ["Pace", "Use"]
 
 CATCH_UP = 0.05  # seconds a schedule may lag behind: timers fire late, and what they lose is made good, up to this
+SHARE = 1e-3  # of the window: uses this close together share an entry, so a log has a thousand of them at most
 
 
 class Use:
-    """One entry of a log: how much was used, and when."""
+    """One entry of a log: how much was used, and when; uses in quick succession share one, dated by the last."""
 
-    __slots__ = ("amount", "at", "logged")
+    __slots__ = ("amount", "at", "began", "logged")
 
     def __init__(self, amount: float, at: float) -> None:
-        self.amount, self.at, self.logged = amount, at, True
+        self.amount, self.at, self.began, self.logged = amount, at, at, True
 
     def __repr__(self) -> str:
         return f"Use({self.amount:g} at {self.at:g} s)"
@@ -44,7 +45,7 @@ class Pace:
     limit is counted; without it, a second, or as long as `burst` takes.
     """
 
-    __slots__ = ("_burst", "_fixed_window", "_left", "_left_at", "_log", "_next", "_used",
+    __slots__ = ("_burst", "_fixed_window", "_left", "_left_at", "_log", "_next", "_tolerance", "_used",
                  "per_minute", "quota", "rate", "window")  # fmt: skip
 
     def __init__(self, per_minute: float, *, burst: float = 1, window: float | None = None) -> None:
@@ -64,6 +65,7 @@ class Pace:
 
     def _set(self, per_minute: float) -> None:
         self.per_minute, self.rate = per_minute, per_minute / 60
+        self._tolerance = (self._burst - 1) / self.rate  # how far ahead of the schedule a burst may run
         if self._fixed_window is None:
             self.quota: float = max(self._burst, math.ceil(self.rate))
             self.window = self.quota / self.rate
@@ -81,7 +83,9 @@ class Pace:
         """The moment from which `amount` may be used; infinite if it exceeds the quota."""
         if amount > self.quota:
             return math.inf
-        due = max(self._next - (self._burst - 1) / self.rate, self._window_due(amount))
+        due = self._next - self._tolerance
+        if self._used + amount > self.quota and (free := self._window_due(amount)) > due:
+            due = free
         if amount > self._left:
             due = max(due, self._left_at + (amount - self._left) / self.rate)
         return due
@@ -97,28 +101,29 @@ class Pace:
 
     def take(self, amount: float, now: float, due: float | None = None) -> Use:
         """Use `amount`. `due` is for those who had to wait: when they might have gone, had they been woken in time."""
-        late = CATCH_UP if due is not None else 0.0
-        begin = max(self._next, now - late)
-        if due is not None:
-            begin = max(begin, due + (self._burst - 1) / self.rate - late)
-        self._next = begin + amount / self.rate
+        earliest = now if due is None else max(now, due + self._tolerance) - CATCH_UP
+        self._next = max(self._next, earliest) + amount / self.rate
         while self._log and self._log[0].at + self.window <= now:
             old = self._log.popleft()
             old.logged = False
             self._used -= old.amount
-        use = Use(amount, now)
-        self._log.append(use)
         self._used += amount
+        use = self._log[-1] if self._log else None
+        if use is not None and now - use.began <= self.window * SHARE:
+            use.amount, use.at = use.amount + amount, max(use.at, now)
+        else:
+            use = Use(amount, now)
+            self._log.append(use)
         if self._left < math.inf:
             self._left = min(self.per_minute, self._left + (now - self._left_at) * self.rate) - amount
             self._left_at = now
         return use
 
-    def correct(self, use: Use, amount: float) -> None:
-        """Change what an earlier use amounted to; 0 takes it back."""
-        change, use.amount = amount - use.amount, amount
+    def correct(self, use: Use, change: float) -> None:
+        """Add to an earlier use, or take back from it."""
         if not use.logged:  # too long ago to matter
             return
+        use.amount += change
         self._used += change
         latest = self._log[-1]  # it stays paid for, so that giving back never bunches what follows
         self._next = max(self._next + change / self.rate, latest.at + latest.amount / self.rate)

@@ -39,7 +39,7 @@ class Pause:
     def __init__(self) -> None:
         self._until = self._next = -math.inf
         self._gap = 0.0  # seconds between two starts right after the pause; 0 if there was none
-        self._starts: deque[float] = deque()
+        self._starts: deque[float] = deque(maxlen=1000)
 
     def hold(self, until: float, now: float) -> None:
         """Let nobody start before `until`, because one of those that did was refused."""

@@ -202,12 +202,12 @@ class RateLimiter:
         """Log a start when it really happens, and a little later if it was late: it may reach the wire later still."""
         now = reservation.started = self._now()
         for use in reservation.uses.values():
-            use.at = now + (_GUARD if now > reservation.due + _SLACK else 0.0)
+            use.at = max(use.at, now + (_GUARD if now > reservation.due + _SLACK else 0.0))
 
     def _correct(self, reservation: Reservation, change: float, cancelled: bool) -> None:
-        self._allowance.correct(reservation.uses, "tokens", reservation.tokens)
+        self._allowance.correct(reservation.uses, "tokens", change)
         if cancelled:
-            self._allowance.correct(reservation.uses, "requests", 0)
+            self._allowance.correct(reservation.uses, "requests", -1)
             self._started -= 1
         self._tokens += change
         self._serve()

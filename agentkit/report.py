@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["STATUSES", "Attempt", "Outcome", "Report", "Span", "Summary", "attach", "peak", "percentile", "span"]
 
 
+TIMES = ["submitted", "started", "finished", "waited", "latency"]
+COLUMNS = ["task_id", "task", "status", "result", "error", *TIMES, "attempts"]
+
+
 @dataclass(frozen=True, slots=True)
 class Summary(Reads):
     """A run in figures. `succeeded + failed == total`, always."""
@@ -141,30 +145,18 @@ class Report(Reads):
             latency_p95=percentile(latencies, 0.95),
             retries=len(attempts) - sum(1 for outcome in outcomes if outcome.attempts),
             peak_in_flight=peak([(attempt.started, attempt.finished) for attempt in attempts]),
-            usage=reduce(add, usages) if usages else None,
+            usage=_sum(usages),
         )
 
     def to_frame(self) -> pandas.DataFrame:
         """Return one row per task as a pandas frame; `attempts` is their number, `error` its text."""
         import pandas
 
-        rows = [
-            {
-                "task_id": o.task_id,
-                "task": o.task,
-                "status": o.status,
-                "result": o.result,
-                "error": o.reason,
-                "submitted": o.submitted,
-                "started": o.started,
-                "finished": o.finished,
-                "waited": o.waited,
-                "latency": o.latency,
-                "attempts": len(o.attempts),
-            }
-            for o in self.individual_results
-        ]
-        return pandas.DataFrame(rows).set_index("task_id") if rows else pandas.DataFrame()
+        rows = []
+        for o in self.individual_results:
+            times = o.submitted, o.started, o.finished, o.waited, o.latency
+            rows.append((o.task_id, o.task, o.status, o.result, o.reason, *times, len(o.attempts)))
+        return pandas.DataFrame(rows, columns=COLUMNS).set_index("task_id")
 
     def plot(self, kind: str = "timeline", **options: Any) -> Any:
         """Draw the run: `"timeline"`, `"in_flight"`, `"queue_depth"` and others; see `agentkit.lab.plots`."""
@@ -198,6 +190,14 @@ class Report(Reads):
             body += f"<tr><td colspan=5>and {more} more: .to_frame() has them all</td></tr>"
         caption = html.escape(repr(self)[9:-1])
         return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _sum(usages: Sequence[Any]) -> Any:
+    """Add usages up; None where there are none, or they are of a kind that cannot be added."""
+    try:
+        return reduce(add, usages) if usages else None
+    except TypeError:
+        return None
 
 
 def attach(error: BaseException, report: Report, what: str) -> None:

@@ -24,7 +24,7 @@ from agentkit.failures import Kind, classify
 from agentkit.hints import PATIENCE, retry_after
 from agentkit.retries import Retries, RetryBudget, RetryStatistics
 
-__all__ = ["Retries", "RetryBudget", "RetryPolicy", "RetryStatistics", "classify"]
+__all__ = ["Attempts", "Retries", "RetryBudget", "RetryPolicy", "RetryStatistics", "classify"]
 
 P = ParamSpec("P")
 T = TypeVar("T")

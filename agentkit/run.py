@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -21,9 +21,10 @@ from agentkit.lending import lent
 from agentkit.report import Outcome, Report, attach
 from agentkit.semaphore import CapacityLimiter
 from agentkit.settings import Settings
+from agentkit.source import Source
 from agentkit.workers import Workers
 
-__all__ = ["Run", "RunStatistics"]
+__all__ = ["Reader", "Run", "RunStatistics"]
 
 WINDOW = 4  # the workers of a stream run ahead of its reader by at most this many times the limit
 
@@ -65,25 +66,22 @@ class Run(Workers):
 
     def __init__(
         self,
-        source: Iterator[Any] | AsyncIterator[Any],
+        source: Source,
         attempter: Attempter,
         limiter: CapacityLimiter,
         settings: Settings,
         *,
-        order: Sequence[int] | None = None,
-        total: int | None = None,
         keep: bool = True,
         ordered: bool = False,
         bar: Any = None,
         on_end: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(source, attempter, limiter, settings)
-        self._order, self._total, self._keep, self._ordered = order, total, keep, ordered
-        self._bar, self._on_end = bar, on_end
-        self._outcomes: list[Outcome] = []  # for the report, in input order; stays empty in a stream
+        self._keep, self._ordered, self._bar, self._on_end = keep, ordered, bar, on_end
+        source.kept = [] if keep else None
         self._ready: deque[Outcome] = deque()  # stream: finished, not yet handed to the reader
         self._early: dict[int, Outcome] = {}  # ordered stream: finished ahead of their turn
-        self._released = self._yielded = 0  # stream: outcomes moved to _ready, handed to the reader
+        self._released = self.yielded = 0  # stream: outcomes moved to `_ready`, handed to the reader
         self._news: asyncio.Event = asyncio.Event()  # stream: something is ready, or the run has ended
         self._report: Report | None = None
 
@@ -93,8 +91,9 @@ class Run(Workers):
         """Return what the run is doing now."""
         in_flight, backing_off = self._attempter.in_flight, len(self._later) + len(self._due)
         begun = self._succeeded + self._failed + in_flight + backing_off
-        waiting = None if self._total is None else self._total - begun
-        return RunStatistics(self._total, waiting, in_flight, backing_off, self._succeeded, self._failed, self._now())
+        total = self._source.total
+        waiting = None if total is None else total - begun
+        return RunStatistics(total, waiting, in_flight, backing_off, self._succeeded, self._failed, self._now())
 
     def pause(self) -> None:
         """Start nothing new; what is in flight goes on."""
@@ -116,7 +115,8 @@ class Run(Workers):
     def __aiter__(self) -> AsyncIterator[Outcome]:
         if self._keep:
             raise TypeError("this run keeps its outcomes for a report: await it, or use executor.stream() to iterate")
-        return self._read()
+        self._begin()
+        return Reader(self)
 
     async def __aenter__(self) -> Run:
         self._begin()
@@ -140,15 +140,12 @@ class Run(Workers):
     # -- what the workers ask and tell ----------------------------------------------------------------------------
 
     def _must_wait(self) -> bool:
-        if self._keep or self._paused or self._due:  # what is to be tried again was let in already
-            return self._paused
-        return self._pulled - self._yielded >= WINDOW * max(1, self.limiter.limit)
-
-    def _taken(self, outcome: Outcome) -> None:
-        if self._order is not None:
-            outcome.task_id = self._order[outcome.task_id]
-        if self._keep:
-            self._outcomes.append(outcome)
+        source = self._source
+        if self._paused:
+            return bool(self._due) or source.total is None or source.taken < source.total
+        if self._keep or self._due:  # what is to be tried again was let in already
+            return False
+        return source.taken - self.yielded >= WINDOW * max(1, self.limiter.limit)
 
     def _settled(self, outcome: Outcome) -> None:
         if self._bar is not None:
@@ -185,44 +182,61 @@ class Run(Workers):
             await self._leave()
             raise
         if self._report is None:
-            reason = self._cut_off[1] if self._cut_off else self._source_error
-            outcomes = sorted(self._outcomes + self._never_started(reason), key=lambda outcome: outcome.task_id)
+            broken = self._source.error
+            reason = f"the source of tasks failed: {type(broken).__name__}" if broken else None
+            if self._cut_off:
+                reason = self._cut_off[1]
+            kept = self._source.kept or []
+            rest = self._source.rest(reason) if reason else []
+            outcomes = sorted(kept + rest, key=lambda outcome: outcome.task_id)
             self._report = Report(outcomes, limits=self._limits, stopped=reason)
-            if self._failure is not None:
-                attach(self._failure, self._report, "the run was stopped")
-        if self._failure is not None:
-            raise self._failure
+            if (failure := self._failure or broken) is not None:
+                attach(failure, self._report, "the run was stopped")
+        if (failure := self._failure or self._source.error) is not None:
+            raise failure
         return self._report
-
-    def _never_started(self, reason: str | None) -> list[Outcome]:
-        """Outcomes for the rest of an input whose length is known, so that each task has one."""
-        if reason is None or self._total is None or self._source_error:
-            return []
-        error = asyncio.CancelledError(f"not started: {reason}")
-        rest = enumerate(self._source, self._pulled)  # type: ignore[arg-type]
-        return [Outcome(i if self._order is None else self._order[i], task, error=error) for i, task in rest]
-
-    async def _read(self) -> AsyncIterator[Outcome]:
-        self._begin()
-        try:
-            while True:
-                while self._ready:
-                    outcome = self._ready.popleft()
-                    self._yielded += 1
-                    self._let_on(1)
-                    yield outcome
-                if self._end is not None:
-                    break
-                self._news.clear()
-                async with lent(self.limiter):
-                    await self._news.wait()
-        finally:
-            await self._leave()
-        if self._failure is not None:
-            raise self._failure
 
     async def _leave(self) -> None:
         """Leave no task behind."""
         if self._loop is not None:
             self._cut("cancelled", "left before its end")
             await self._all_left()
+
+    async def _next(self) -> Outcome | None:
+        """Return the next outcome of a stream; None after the last."""
+        while not self._ready and self._end is None:
+            self._news.clear()
+            try:
+                async with lent(self.limiter):
+                    await self._news.wait()
+            except asyncio.CancelledError:
+                await self._leave()
+                raise
+        if self._ready:
+            self.yielded += 1
+            self._let_on(1)
+            return self._ready.popleft()
+        if (failure := self._failure or self._source.error) is not None:
+            raise failure
+        return None
+
+
+class Reader:
+    """The iterator of a stream. When its loop is left by `break` or an error, it goes, and ends the run."""
+
+    __slots__ = ("_run",)
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __aiter__(self) -> Reader:
+        return self
+
+    async def __anext__(self) -> Outcome:
+        outcome = await self._run._next()
+        if outcome is None:
+            raise StopAsyncIteration
+        return outcome
+
+    def __del__(self) -> None:
+        self._run._cut("cancelled", "left before its end")

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from agentkit.attempt import Attempter
 from agentkit.lending import Holder, holder
-from agentkit.outcome import Outcome, Recorder, recorder
+from agentkit.outcome import Outcome, clock, current
 from agentkit.semaphore import CapacityLimiter, QueueFull
 from agentkit.settings import Settings
+from agentkit.source import Source
 
 __all__ = ["Workers"]
 
@@ -29,35 +29,25 @@ FAIR = 0.005, 500  # seconds and tasks after which workers whose agents never su
 class Workers:
     """Attempts each item of `source`, bounded by `limiter`; subclasses say what happens to the outcomes."""
 
-    def __init__(
-        self,
-        source: Iterator[Any] | AsyncIterator[Any],
-        attempter: Attempter,
-        limiter: CapacityLimiter,
-        settings: Settings,
-    ) -> None:
+    def __init__(self, source: Source, attempter: Attempter, limiter: CapacityLimiter, settings: Settings) -> None:
         self._source, self._attempter, self.limiter, self._settings = source, attempter, limiter, settings
         self._loop: asyncio.AbstractEventLoop | None = None  # None until the run begins
         self._began = 0.0
         self._end: float | None = None
         self._workers: dict[asyncio.Task[None], None] = {}
+        self._staff = 0  # workers that are not about to leave
         self._newborn = False  # a worker was made and has not had its first turn yet
-        self._feeding = 0  # workers that wait for a slow source
-        self._pulled = self._succeeded = self._failed = 0
-        self._exhausted = self._paused = False
+        self._succeeded = self._failed = 0
+        self._paused = False
         self._due: deque[Outcome] = deque()  # to be tried again now
         self._later: dict[int, tuple[Outcome, asyncio.TimerHandle]] = {}  # to be tried again when their time comes
         self._cut_off: tuple[str, str] | None = None  # status for what is cut off, and why
-        self._source_error: str | None = None  # why there will be no more tasks, if not because all were taken
         self._failure: BaseException | None = None  # what to raise in the end
         self._gate: deque[asyncio.Future[None]] = deque()  # workers that wait to be let on
         self._fair_until, self._share = FAIR  # until when, and how many tasks, before the loop gets a turn
         self._turn_due = False
 
     # -- for subclasses -------------------------------------------------------------------------------------------
-
-    def _taken(self, outcome: Outcome) -> None:
-        """A task was taken from the source."""
 
     def _settled(self, outcome: Outcome) -> None:
         """A task has its outcome."""
@@ -77,7 +67,6 @@ class Workers:
         loop = self._loop = asyncio.get_running_loop()
         self._attempter.begin(loop)
         self._began = self._attempter.began
-        self._feed = asyncio.Lock()  # one worker at a time may ask a slow source
         self._limits = [(0.0, self.limiter.limit)]
         self._unsubscribe = self.limiter.subscribe(self._limit_changed)
         self._alarm: asyncio.TimerHandle | None = None
@@ -99,19 +88,20 @@ class Workers:
     def _spawn(self) -> None:
         """Make a worker, if there may be work for it; it makes the next one when it has found some."""
         assert self._loop is not None
-        busy = len(self._workers) - (self._feeding if self._due else 0)
-        done = self._cut_off or (self._exhausted and not self._due)
+        busy = self._staff - (self._source.waiting if self._due else 0)
+        done = self._cut_off or (self._source.exhausted and not self._due)
         if self._newborn or done or busy >= max(1, self.limiter.limit):
             return
-        self._newborn = True
+        self._newborn, self._staff = True, self._staff + 1
         worker = self._loop.create_task(self._work())
         self._workers[worker] = None
         worker.add_done_callback(self._left)
 
     def _left(self, worker: asyncio.Task[None]) -> None:
         del self._workers[worker]
-        if worker.cancelled():  # also before its first turn
-            self._newborn = False
+        if worker.cancelled():
+            if self._newborn:  # it never had its first turn
+                self._newborn, self._staff = False, self._staff - 1
             self._cut("cancelled", "a worker was cancelled")
         elif (fatal := worker.exception()) is not None:
             self._cut("cancelled", f"an agent raised {type(fatal).__name__}", fatal)
@@ -147,8 +137,17 @@ class Workers:
         self._ended()
 
     async def _all_left(self) -> None:
+        """Wait until no worker is left, however often the waiting task is cancelled; then pass the cancellation on."""
+        cancelled: asyncio.CancelledError | None = None
         while self._workers:
-            await asyncio.wait(self._workers)
+            try:
+                await asyncio.wait(self._workers)
+            except asyncio.CancelledError as error:
+                cancelled = error
+                for worker in list(self._workers):
+                    worker.cancel()
+        if cancelled is not None:
+            raise cancelled
 
     def _let_on(self, count: int) -> None:
         while count and self._gate:
@@ -164,28 +163,29 @@ class Workers:
         assert me is not None
         assert self._loop is not None
         self._newborn = False
-        log = Recorder(self._loop, self._began)
-        recorder.set(log)
-        limiter, attempt, holding, outcome = self.limiter, self._attempter.attempt, False, None
-        holder.set(Holder(limiter))
-        slow_source = isinstance(self._source, AsyncIterator)
+        source, limiter, attempt = self._source, self.limiter, self._attempter.attempt
+        held, holding, outcome = Holder(limiter), False, None
+        clock.set((self._loop.time, self._began))
+        holder.set(held)
         try:
             while True:
-                if holding and (slow_source or limiter.contended or self._must_wait()):
+                if holding and (limiter.contended or source.slow or self._must_wait()):
                     limiter.release()
                     holding = False
-                while self._must_wait():
+                while self._must_wait() and not self._cut_off:
                     await self._wait_at_gate()
-                if len(self._workers) > limiter.limit and len(self._workers) > 1 and not self._due:
-                    return  # the limit fell, or a retry is over for which one more was needed
-                outcome = (
-                    self._due.popleft() if self._due else await self._pull_slowly() if slow_source else self._pull()
-                )
+                if self._due:
+                    outcome = self._due.popleft()
+                elif self._cut_off or self._staff > max(1, limiter.limit):  # it fell, or a retry needed one more
+                    return
+                else:
+                    outcome = await source.take_slowly(self._now) if source.slow else source.take()
                 if outcome is None:
                     return
-                if not self._newborn:
+                if not self._newborn and self._staff < limiter.limit:
                     self._spawn()
-                log.outcome = outcome
+                current.set(outcome)
+                held.outcome = outcome
                 if holding or (holding := await self._slot(outcome, me)):
                     wait = await attempt(outcome, me)
                     if wait is not None:
@@ -195,8 +195,11 @@ class Workers:
                     self._share -= 1
                     if self._share < 0 or outcome.finished > self._fair_until:
                         await self._give_a_turn()
-                outcome = log.outcome = None
+                outcome = None
+                if me.cancelling() and not self._cut_off:  # an agent has swallowed a cancellation that was for all
+                    self._cut("cancelled", "a worker was cancelled")
         finally:
+            self._staff -= 1
             if holding:
                 limiter.release()
             if outcome is not None and outcome.finished is None:  # cancelled with a task in hand
@@ -245,47 +248,6 @@ class Workers:
     def _new_turn(self) -> None:
         self._turn_due = False
         self._fair_until, self._share = self._now() + FAIR[0], FAIR[1]
-
-    def _pull(self) -> Outcome | None:
-        if self._exhausted or self._cut_off:
-            return None
-        try:
-            task = next(self._source)  # type: ignore[arg-type]
-        except StopIteration:
-            self._exhausted = True
-            return None
-        except Exception as error:
-            self._source_failed(error)
-            return None
-        outcome = Outcome(self._pulled, task)
-        self._pulled += 1
-        self._taken(outcome)
-        return outcome
-
-    async def _pull_slowly(self) -> Outcome | None:
-        self._feeding += 1
-        try:
-            async with self._feed:
-                if self._exhausted or self._cut_off:
-                    return None
-                task = await anext(self._source)  # type: ignore[arg-type]
-        except StopAsyncIteration:
-            self._exhausted = True
-            return None
-        except Exception as error:
-            self._source_failed(error)
-            return None
-        finally:
-            self._feeding -= 1
-        outcome = Outcome(self._pulled, task, submitted=self._now())
-        self._pulled += 1
-        self._taken(outcome)
-        return outcome
-
-    def _source_failed(self, error: Exception) -> None:
-        """Take nothing new; what is in flight goes on, since it is paid for."""
-        self._exhausted, self._failure = True, self._failure or error
-        self._source_error = f"the source of tasks failed: {type(error).__name__}"
 
     # -- what an attempt leads to ---------------------------------------------------------------------------------
 

@@ -172,19 +172,26 @@ def test_serial_runs_in_the_callers_own_thread():
 
 @pytest.mark.parametrize("limit", [1, 4])
 def test_threads_are_as_many_as_the_limit_and_no_more(limit: int):
-    """As many plain functions as the limit allows are at work at the same time, in that many threads, off the loop."""
-    together = threading.Barrier(limit, timeout=PATIENCE)
+    """As many plain functions as the limit allows are at work at once, and none of them on the loop's thread."""
+    together, lock = threading.Barrier(limit, timeout=PATIENCE), threading.Lock()
     idents: set[int] = set()
+    at_work = most = 0
 
     def agent(_):
+        nonlocal at_work, most
+        with lock:
+            at_work += 1
+            most = max(most, at_work)
         idents.add(threading.get_ident())
         together.wait()  # passes only when `limit` of them are inside at once
+        with lock:
+            at_work -= 1
 
     async def main():
         return (await ParallelAgentExecutor(limit).execute(range(4 * limit), agent)).summary.succeeded
 
     assert asyncio.run(main()) == 4 * limit
-    assert len(idents) == limit
+    assert most == limit
     assert threading.get_ident() not in idents
 
 

@@ -34,6 +34,7 @@ LADDER: dict[str, set[str]] = {
 TOPIC = {
     "adaptive": "semaphore",
     "agent_call": "executor",
+    "attempt": "executor",
     "allowance": "ratelimit",
     "failures": "retry",
     "pacing": "ratelimit",
@@ -41,8 +42,11 @@ TOPIC = {
     "reservation": "ratelimit",
     "retries": "retry",
     "tokenbucket": "ratelimit",
+    "lending": "executor",
+    "progress": "executor",
     "run": "executor",
     "settings": "executor",
+    "source": "executor",
     "watchdog": "executor",
     "workers": "executor",
     "outcome": "report",
@@ -52,7 +56,7 @@ TOPIC = {
     "tracedlock": "locks",
 }
 # Packages that a file of the core may import, inside a function or for type checkers only.
-LAZY = {"openai": None, "pandas": {"report"}, "distributed": {"cluster"}}
+LAZY = {"openai": None, "pandas": {"report"}, "tqdm": {"progress"}, "distributed": {"cluster"}}
 
 
 def _below(topic: str) -> set[str]:

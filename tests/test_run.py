@@ -503,6 +503,19 @@ def test_Run_limit_lowered_during_the_run():
     assert max(n for t, n in busy if t >= 2) == 2
 
 
+def test_Run_limit_lowered_loses_no_task():
+    """Workers that become superfluous at the same instant do not all leave."""
+
+    async def main():
+        executor = ParallelAgentExecutor(8)
+        run = executor.start(range(40), second)
+        await asyncio.sleep(0.5)
+        executor.limiter.limit = 3
+        return (await run).summary.succeeded
+
+    assert simulate(main) == 40
+
+
 def test_Run_limit_zero_holds_everything_back():
     """A limit of 0 stops new starts until it is raised again."""
 
@@ -732,3 +745,70 @@ def test_Run_awaiting_task_cancelled_twice(strays: Strays):
         return task.cancelled(), strays()
 
     assert simulate(main) == (True, [])
+
+
+def test_Run_awaited_by_work_that_outlives_its_agent():
+    """A background task of an agent that is over lends nobody's slot when it waits for a run on the same limiter."""
+    limiter = CapacityLimiter(1)
+    working = peak = 0
+    background: list[asyncio.Task[Any]] = []
+
+    async def work(i):
+        nonlocal working, peak
+        working += 1
+        peak = max(peak, working)
+        await asyncio.sleep(1)
+        working -= 1
+        return i
+
+    async def afterwards():
+        await asyncio.sleep(0.5)
+        return await ParallelAgentExecutor(limiter).execute(range(2), work)
+
+    async def agent(i):
+        if i == 0:
+            background.append(asyncio.create_task(afterwards()))
+            return i
+        return await work(i)
+
+    async def main():
+        report = await ParallelAgentExecutor(limiter).execute(range(5), agent)
+        return report.results, (await background[0]).results
+
+    assert simulate(main) == ([0, 1, 2, 3, 4], [0, 1])
+    assert peak == 1
+    assert limiter.statistics().in_flight == 0
+
+
+def test_Run_two_nested_runs_awaited_together():
+    """An agent may wait for several runs on its own limiter at once; its slot is lent and taken back once."""
+    limiter = CapacityLimiter(2)
+
+    async def lead(_):
+        runs = [ParallelAgentExecutor(limiter).execute(range(3), second) for _ in range(2)]
+        return sum([len(report.results) for report in await asyncio.gather(*runs)])
+
+    async def main():
+        report = await ParallelAgentExecutor(limiter).execute(range(3), lead)
+        return report.results, limiter.statistics().in_flight, limiter.statistics().queue_depth
+
+    assert simulate(main) == ([6, 6, 6], 0, 0)
+
+
+@pytest.mark.parametrize("after", [0.5, 1.5, 2.5])
+def test_Run_nested_run_timed_out_or_cancelled(after: float, strays: Strays):
+    """A timeout or a cancellation while a slot is lent leaves no slot lost and no task behind."""
+    limiter = CapacityLimiter(2)
+
+    async def lead(_):
+        return (await ParallelAgentExecutor(limiter).execute(range(9), second)).results
+
+    async def main():
+        timed = await ParallelAgentExecutor(limiter, timeout=after).execute(range(3), lead)
+        run = ParallelAgentExecutor(limiter).start(range(3), lead)
+        await asyncio.sleep(after)
+        run.cancel()
+        await run
+        return timed.summary.by_status, limiter.statistics().in_flight, strays()
+
+    assert simulate(main) == ({"timeout": 3}, 0, [])

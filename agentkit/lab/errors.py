@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 from agentkit.lab.limits import Limits, TooMuch, go_duration
 
-__all__ = ["ERRORS", "ApiError", "bad_request", "rate_limited"]
+__all__ = ["ERRORS", "ApiError", "bad_request", "pretended", "rate_limited"]
 
 _BAD = "invalid_request_error"
 _RATE = "rate_limit_exceeded"

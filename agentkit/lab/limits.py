@@ -22,7 +22,7 @@ from typing import Any, Literal
 from agentkit.lab.data import data_path
 from agentkit.tokenbucket import TokenBucket
 
-__all__ = ["Limits", "Quota", "TooMuch", "go_duration", "presets"]
+__all__ = ["Limits", "Quota", "TooMuch", "go_duration", "presets", "settings"]
 
 _ROUNDING = 1e-6  # requests or tokens: what a float bucket may be off
 

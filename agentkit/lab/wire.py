@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from agentkit.lab.errors import ERRORS, ApiError, bad_request
 
-__all__ = ["CONTEXT_WINDOW", "MAX_BODY", "Request", "count_tokens", "read_request"]
+__all__ = ["CONTEXT_WINDOW", "MAX_BODY", "Request", "check_key", "count_tokens", "read_request"]
 
 CONTEXT_WINDOW = 128_000
 """Tokens a prompt and its answer may have together."""

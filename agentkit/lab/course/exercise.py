@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeVar
 
-__all__ = ["Case", "Exercise", "Question", "Swap", "Verdict", "case", "swap", "words"]
+__all__ = ["Case", "Exercise", "Question", "Swap", "Verdict", "bounds", "case", "swap", "words"]
 
 Case = Callable[[Any], Any]
 F = TypeVar("F", bound=Case)

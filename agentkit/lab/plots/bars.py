@@ -18,7 +18,7 @@ from agentkit.report import Report
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw", "in_flight", "key", "time_axis"]
+__all__ = ["draw", "in_flight", "key", "time_axis", "whole_ticks"]
 
 THICK, THIN = 0.66, 0.24  # of a row
 LOOKS: dict[str, dict[str, Any]] = {

@@ -15,7 +15,7 @@ from agentkit.lab.plots import events
 from agentkit.lab.plots.chart import count, seconds
 from agentkit.report import Report
 
-__all__ = ["facts_of", "labels_for", "words_of"]
+__all__ = ["facts_of", "gains", "labels_for", "words_of"]
 
 
 def facts_of(report: Report, serial: float | Report | None = None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from agentkit import ChatAgent, ParallelAgentExecutor
 from agentkit.lab import Provider, prompts, simulate
 from agentkit.lab.course.exercise import Exercise, Question
 
-__all__ = ["EXERCISES", "QUIZ"]
+__all__ = ["EXERCISES", "QUIZ", "makespan"]
 
 LIMIT = 15  # seconds, as in the notebook's text
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from agentkit.lab.course.exercise import Exercise, Question, swap
 
-__all__ = ["EXERCISES", "QUIZ"]
+__all__ = ["EXERCISES", "QUIZ", "member", "seconds_taken"]
 
 Answer = Callable[[list[Any], str], Awaitable[Any]]
 
