@@ -1,8 +1,9 @@
 """What may serve as an agent, and how it is called.
 
 What it holds: `as_coroutine_function`, which makes one calling convention of all kinds of agents.
-Guarantees: a plain function never runs on the event loop's thread (except in serial mode); a thread that outlives
-its timeout keeps its slot until it really ends, so that `limit` bounds the threads at work and not just the waiting.
+Guarantees: a plain function never runs on the event loop's thread (except in serial mode); a call in a pool that
+outlives its timeout keeps its slot until it really ends, so that `limit` bounds the calls at work, not just those
+somebody waits for.
 Strategy: async callables are awaited as they are; plain ones go to a pool; one that turns out to return an awaitable
 (a lambda around an agent) is called directly from then on.
 Taken apart in notebook 06.
@@ -13,9 +14,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-import math
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent import futures
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,6 @@ __all__ = ["as_coroutine_function", "is_async", "isolated"]
 Call = Callable[[Any], Awaitable[Any]]
 
 MOST_THREADS = 1_000  # a pool makes a thread only when none is idle, and the limiter bounds how many are busy
-THREADS_WITHOUT_LIMIT = 32
 
 
 def is_async(agent_fn: Any) -> bool:
@@ -37,30 +36,38 @@ def is_async(agent_fn: Any) -> bool:
 
 
 def as_coroutine_function(
-    agent_fn: Any, limiter: CapacityLimiter, *, pool: Executor | None = None, serial: bool = False
+    agent_fn: Any, limiter: CapacityLimiter, *, pool: futures.Executor | None = None, serial: bool = False
 ) -> tuple[Call, Callable[[], None] | None]:
     """Return an async callable for `agent_fn`, and what to call when the run has ended."""
-    if inspect.isawaitable(agent_fn):
-        if inspect.iscoroutine(agent_fn):
-            agent_fn.close()
-        raise TypeError(
-            "agent_fn must be a function of one task, got a coroutine; hand in the function without calling it"
-        )
-    if not callable(agent_fn):
-        raise TypeError(f"agent_fn must be a function of one task, got {agent_fn!r}; write `async def agent(task): …`")
+    _refuse_what_is_no_agent(agent_fn)
     if is_async(agent_fn):
         if pool is not None:
             raise TypeError(
-                "pool is for plain functions, and agent_fn is async; leave pool out, or hand in a plain function"
+                "pool is for plain functions, and agent_fn is async; leave pool out, or write a plain function"
             )
         return agent_fn, None
     if serial:
         return partial(_inline, agent_fn), None
     if pool is not None:
-        return partial(_in_given_pool, agent_fn, pool), None
-    threads = THREADS_WITHOUT_LIMIT if limiter.limit == math.inf else MOST_THREADS
-    own = ThreadPoolExecutor(threads, thread_name_prefix="agentkit")
-    return _InThreads(agent_fn, own, limiter), partial(own.shutdown, wait=False)
+        return _InPool(agent_fn, pool, limiter, own=False), None
+    threads = futures.ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="agentkit")
+    return _InPool(agent_fn, threads, limiter, own=True), partial(threads.shutdown, wait=False)
+
+
+def _refuse_what_is_no_agent(agent_fn: Any) -> None:
+    if inspect.iscoroutine(agent_fn):
+        agent_fn.close()
+        raise TypeError(
+            "agent_fn must be a function of one task, got a coroutine; hand in the function without calling it"
+        )
+    if not callable(agent_fn):
+        raise TypeError(f"agent_fn must be a function of one task, got {agent_fn!r}; write `async def agent(task): …`")
+    if inspect.isasyncgenfunction(agent_fn):
+        raise TypeError(
+            f"agent_fn must return one value, got the async generator {agent_fn!r}; return a list instead of yielding"
+        )
+    if inspect.isclass(agent_fn) and any("__call__" in vars(base) for base in agent_fn.__mro__):
+        raise TypeError(f"agent_fn must be an agent, got the class {agent_fn.__name__}; hand in an instance of it")
 
 
 def isolated(call: Call) -> Call:
@@ -77,63 +84,54 @@ async def _inline(agent_fn: Callable[[Any], Any], task: Any) -> Any:
     return await result if inspect.isawaitable(result) else result
 
 
-async def _in_given_pool(agent_fn: Callable[[Any], Any], pool: Executor, task: Any) -> Any:
-    return await asyncio.get_running_loop().run_in_executor(pool, agent_fn, task)
+class _Submission:
+    """Stands in for a pool in `run_in_executor`, and keeps the future of the one call that is submitted to it."""
+
+    def __init__(self, pool: futures.Executor) -> None:
+        self._pool = pool
+        self.future: futures.Future[Any] | None = None
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> futures.Future[Any]:
+        self.future = self._pool.submit(function, *args)
+        return self.future
 
 
-class _Thread:
-    """One call in a thread, known to the loop and to the thread."""
+class _InPool:
+    """Calls a plain function in a pool: threads of the run's own, or whatever pool was given."""
 
-    __slots__ = ("abandoned", "begun", "finished", "released")
-
-    def __init__(self) -> None:
-        self.begun = self.finished = self.abandoned = self.released = False
-
-
-class _InThreads:
-    """Calls a plain function in threads of the run's own."""
-
-    def __init__(self, agent_fn: Callable[[Any], Any], pool: ThreadPoolExecutor, limiter: CapacityLimiter) -> None:
-        self._agent_fn, self._pool, self._limiter = agent_fn, pool, limiter
+    def __init__(
+        self, agent_fn: Callable[[Any], Any], pool: futures.Executor, limiter: CapacityLimiter, own: bool
+    ) -> None:
+        self._agent_fn, self._pool, self._limiter, self._own = agent_fn, pool, limiter, own
         self._gives_awaitables = False
 
     async def __call__(self, task: Any) -> Any:
         if self._gives_awaitables:
             return await _inline(self._agent_fn, task)
-        loop, thread = asyncio.get_running_loop(), _Thread()
-        work = partial(contextvars.copy_context().run, self._work, loop, thread, task)
+        loop, submission = asyncio.get_running_loop(), _Submission(self._pool)
+        work: tuple[Any, ...] = (self._agent_fn, task)
+        if self._own:  # a context cannot be sent to another process
+            work = (contextvars.copy_context().run, *work)
         try:
-            result = await loop.run_in_executor(self._pool, work)
+            result = await loop.run_in_executor(submission, *work)  # type: ignore[arg-type]
         except asyncio.CancelledError:
-            self._abandon(thread)
+            self._abandon(loop, submission.future)
             raise
         if inspect.isawaitable(result):
             self._gives_awaitables = True
             result = await result
         return result
 
-    def _work(self, loop: asyncio.AbstractEventLoop, thread: _Thread, task: Any) -> Any:
-        thread.begun = True
-        try:
-            return self._agent_fn(task)
-        finally:
-            thread.finished = True
-            if thread.abandoned and not loop.is_closed():
-                try:
-                    loop.call_soon_threadsafe(self._give_back, thread)
-                except RuntimeError:  # the loop was closed in this very moment; nobody waits for the slot
-                    pass
-
-    def _abandon(self, thread: _Thread) -> None:
-        """Keep a slot for a thread that goes on after its call was cancelled: threads cannot be stopped."""
-        if not thread.begun:
+    def _abandon(self, loop: asyncio.AbstractEventLoop, future: futures.Future[Any] | None) -> None:
+        """Keep a slot for a call that goes on although nobody waits for it: threads and processes cannot be stopped."""
+        if future is None or future.cancel() or future.done():
             return
         self._limiter.acquire_anyway()
-        thread.abandoned = True  # from here on the thread gives the slot back, unless it has just finished
-        if thread.finished:
-            self._give_back(thread)
 
-    def _give_back(self, thread: _Thread) -> None:
-        if not thread.released:
-            thread.released = True
-            self._limiter.release()
+        def give_back(_: object) -> None:
+            try:
+                loop.call_soon_threadsafe(self._limiter.release)
+            except RuntimeError:  # the loop is closed; nobody waits for the slot
+                pass
+
+        future.add_done_callback(give_back)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from types import CoroutineType
+from types import AsyncGeneratorType, CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from agentkit.outcome import Attempt, Outcome
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from agentkit.retry import RetryPolicy
 
 __all__ = ["Attempter"]
+
+_UNFINISHED = (CoroutineType, asyncio.Future, AsyncGeneratorType)  # what an agent returns when it forgets to await
 
 
 class Attempter:
@@ -93,7 +95,7 @@ class Attempter:
             self.in_flight -= 1
             if watched:
                 self.watchdog.release(me)
-        if error is None and not isinstance(result, CoroutineType):
+        if error is None and not isinstance(result, _UNFINISHED):
             finished = self._time() - self.began
             outcome.result, outcome.status, outcome.finished = result, "success", finished
             if reservation is not None or outcome._attempts is not None or self._observe is not None:
@@ -160,7 +162,8 @@ class Attempter:
 
 
 def _forgotten_await(result: Any) -> TypeError:
-    result.close()
-    return TypeError(
-        f"the agent returned the coroutine {result.__qualname__}() instead of its value; await it in the agent"
-    )
+    kind = type(result).__name__
+    if isinstance(result, CoroutineType):
+        result.close()
+        kind = f"coroutine {result.__qualname__}()"
+    return TypeError(f"the agent returned the {kind} instead of its value; await it in the agent")

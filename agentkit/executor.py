@@ -53,7 +53,8 @@ class ParallelAgentExecutor:
     - `rate_limiter`: a `RateLimiter`, for starts and tokens per minute; may be shared as well.
     - `retry`: a `RetryPolicy`; while a task backs off it holds no slot and no thread.
     - `pool`: any `concurrent.futures.Executor`, for agents that are plain functions.
-    - `isolate=True` gives each attempt a task, and so a `contextvars` context, of its own.
+    - `isolate=True` gives each attempt a `contextvars` context of its own; without it, what an agent sets in a context
+      variable is seen by the next task of the same worker.
     - `progress=True` shows a bar where there is a terminal or a notebook, and tqdm.
     """
 

@@ -119,7 +119,11 @@ class Outcome(Reads):
         """The error in words: its type, and its message where it has one. Empty for a success."""
         if self.error is None:
             return ""
-        name, message = type(self.error).__name__, str(self.error)
+        name = type(self.error).__name__
+        try:
+            message = str(self.error)
+        except Exception:  # an exception that cannot say what it is
+            message = ""
         return f"{name}: {message}" if message else name
 
 

@@ -11,10 +11,12 @@ from multiprocessing import get_context
 
 import pytest
 
+from agentkit.agent_call import as_coroutine_function
 from agentkit.executor import ParallelAgentExecutor
 from agentkit.lab.clock import simulate
 from agentkit.outcome import span
 from agentkit.report import Report
+from agentkit.semaphore import CapacityLimiter
 
 PATIENCE = 30  # seconds after which a test that hangs fails; none waits for it otherwise
 
@@ -339,3 +341,62 @@ def test_pool_of_processes():
     assert ran.results == [0, 1, 2, 3, 4, 5]
     assert refused.failures[0].status == "failed"
     assert "pickle" in refused.failures[0].reason.lower() or "lambda" in refused.failures[0].reason
+
+
+# -- what is no agent ---------------------------------------------------------------------------------------------
+
+
+class _Caller:
+    def __call__(self, task):
+        return task
+
+
+def test_agent_class_instead_of_instance_is_refused_at_once():
+    """A class whose instances are agents is a slip; a class that is a plain function of a task, as `str`, is not."""
+    with pytest.raises(TypeError, match="hand in an instance"):
+        as_coroutine_function(_Caller, CapacityLimiter(1))
+    assert run(ParallelAgentExecutor(1).execute([1, 2], str)).results == ["1", "2"]
+
+
+def test_agent_that_yields_is_refused_at_once():
+    """An async generator gives many values and no result."""
+
+    async def pages(task):
+        yield task
+
+    with pytest.raises(TypeError, match="return a list instead of yielding"):
+        as_coroutine_function(pages, CapacityLimiter(1))
+
+
+def test_agent_that_returns_a_pending_future_has_failed():
+    """A task that nobody awaited is no result; the error says what was forgotten."""
+
+    async def forgetful(_):
+        return asyncio.create_task(asyncio.sleep(0))
+
+    async def main():
+        return await ParallelAgentExecutor(1).execute([1], forgetful)
+
+    outcome = simulate(main).individual_results[0]
+    assert (outcome.status, "await it in the agent" in outcome.reason) == ("failed", True)
+
+
+def test_given_pool_call_that_outlives_its_timeout_keeps_its_slot():
+    """A hung call in a pool of one thread does not time out those behind it: they wait for its slot."""
+    release = threading.Event()
+
+    def agent(i):
+        if i == 0:
+            release.wait(10)
+        return i
+
+    async def main():
+        with ThreadPoolExecutor(1) as pool:
+            executor = ParallelAgentExecutor(1, timeout=0.5, pool=pool)
+            run = executor.start(range(3), agent)
+            await until(lambda: run.statistics().failed)
+            kept = executor.limiter.statistics().in_flight
+            release.set()
+            return kept, [o.status for o in (await run).individual_results]
+
+    assert asyncio.run(main()) == (1, ["timeout", "success", "success"])
