@@ -1,7 +1,7 @@
 """Agents: something with a name that answers prompts.
 
 What it holds: `Agent`, the class to derive orchestrated agents from; `ChatAgent`, which asks an OpenAI-compatible
-endpoint; `Reply` and `Usage`, what it brings back.
+endpoint; from `agentkit.reply` and `agentkit.chat`, what it brings back and how it asks.
 Guarantees: an agent keeps nothing between calls, so one may serve any number of tasks at once; its client does not
 retry by itself, so that there is one retry layer and it is yours.
 Strategy: the client is handed in and shared. Nothing here knows a key or an address.
@@ -12,62 +12,16 @@ Opened by notebook 01.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from agentkit.outcome import span
+from agentkit.chat import APIS, Listener, PerLoop, call
+from agentkit.reply import BrokenAnswer, Reply, Usage
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-__all__ = ["Agent", "ChatAgent", "Reply", "Usage"]
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What calls cost, in the provider's units. Usages add up.
-
-    >>> (Usage(1, 900, 100) + Usage(1, 500, 60)).total_tokens
-    1560
-    """
-
-    requests: int = 0
-    """Requests the provider answered."""
-    input_tokens: int = 0
-    """Tokens of the prompts."""
-    output_tokens: int = 0
-    """Tokens of the answers."""
-
-    @property
-    def total_tokens(self) -> int:
-        """Input and output tokens together."""
-        return self.input_tokens + self.output_tokens
-
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            self.requests + other.requests,
-            self.input_tokens + other.input_tokens,
-            self.output_tokens + other.output_tokens,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A model's answer; `str(reply)` is its text."""
-
-    text: str
-    """What the model wrote."""
-    usage: Usage | None = None
-    """What it cost; None where the endpoint did not say."""
-    model: str = ""
-    """The model that answered."""
-    finish_reason: str = "stop"
-    """`stop`, or `length` where `max_tokens` cut the answer off."""
-    request_id: str | None = field(default=None, compare=False)
-    """The endpoint's own id of the request, to find it in a log."""
-
-    def __str__(self) -> str:
-        return self.text
+__all__ = ["Agent", "BrokenAnswer", "ChatAgent", "PerLoop", "Reply", "Usage"]
 
 
 class Agent(ABC):
@@ -101,7 +55,7 @@ class Agent(ABC):
 
 
 class ChatAgent(Agent):
-    """Asks an OpenAI-compatible endpoint (chat completions); each call returns a `Reply`.
+    """Asks an OpenAI-compatible endpoint; each call returns a whole `Reply`.
 
     >>> from agentkit.lab import Provider, simulate
     >>> async def main():
@@ -110,9 +64,15 @@ class ChatAgent(Agent):
     >>> simulate(main).usage.requests
     1
 
-    `client` is an `AsyncOpenAI`; share one among all agents. `instructions` become the system message, `max_tokens`
-    bounds the answer (providers charge it up front), and `request` holds further fields of the request, as in the
-    API's reference. Errors are the openai client's own.
+    - `instructions` become the system message; `max_tokens` bounds the answer (providers charge it up front).
+    - `client` is an `AsyncOpenAI`, or a function that makes one for each event loop, or a `PerLoop`; share it.
+    - `api`: `"chat"` for chat completions, `"responses"` for the Responses API.
+    - `stream=True` asks for the answer piece by piece; a function given instead is called with each piece of text as it
+      arrives, and may be async. The whole reply, usage included, is returned all the same.
+    - `request` holds further fields of the request, as in the API's reference.
+
+    Errors are the openai client's own, or `BrokenAnswer` for an answer that did not arrive whole; an error in the middle
+    of an answer carries what had arrived, a `Reply`, as `error.partial`.
     """
 
     def __init__(
@@ -120,21 +80,24 @@ class ChatAgent(Agent):
         name: str,
         instructions: str = "",
         *,
-        client: AsyncOpenAI,
+        client: AsyncOpenAI | Callable[[], AsyncOpenAI],
         model: str = "small",
         max_tokens: int | None = None,
+        api: str = "chat",
+        stream: bool | Listener = False,
         request: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(name)
-        if not hasattr(client, "chat") or hasattr(client, "__enter__"):  # openai.OpenAI would block the event loop
-            raise TypeError(
-                f"client must be an openai.AsyncOpenAI, got {client!r:.80}; for the embedded one, Provider().client()"
-            )
-        self.instructions, self.model, self.max_tokens = instructions, model, max_tokens
-        self._client = client.with_options(max_retries=0) if client.max_retries else client
+        if api not in APIS:
+            raise ValueError(f"api must be one of {', '.join(APIS)}, got {api!r}; most endpoints speak 'chat'")
+        if "stream" in (request or {}):
+            raise ValueError("request must not hold 'stream'; use ChatAgent(stream=True), which returns whole replies")
+        self.instructions, self.model, self.max_tokens, self.api = instructions, model, max_tokens, api
+        self._client = client if isinstance(client, PerLoop) else PerLoop(client)
+        self._listener = _listener(stream)
         self._request = dict(request or {})
         if max_tokens is not None:
-            self._request["max_completion_tokens"] = max_tokens
+            self._request[APIS[api].cap] = max_tokens
 
     def messages(self, prompt: str, context: Any = None) -> list[dict[str, str]]:
         """Return the request's messages: instructions, then the context's messages, then the prompt."""
@@ -142,19 +105,11 @@ class ChatAgent(Agent):
         earlier = context.to_messages() if hasattr(context, "to_messages") else list(context or [])
         return [*system, *earlier, {"role": "user", "content": prompt}]
 
-    async def ask(self, prompt: str, context: Any = None) -> Reply:
-        """Send one request and return the whole `Reply`."""
-        messages: Any = self.messages(prompt, context)
-        with span("calling"):
-            answer = await self._client.chat.completions.create(model=self.model, messages=messages, **self._request)
-        choice, used = answer.choices[0], answer.usage
-        return Reply(
-            choice.message.content or "",
-            None if used is None else Usage(1, used.prompt_tokens, used.completion_tokens),
-            answer.model,
-            choice.finish_reason,
-            answer._request_id,
-        )
+    async def ask(self, prompt: str, context: Any = None, *, stream: bool | Listener | None = None) -> Reply:
+        """Send one request and return the whole `Reply`; `stream`, if given, counts instead of the agent's own."""
+        listener = self._listener if stream is None else _listener(stream)
+        request = APIS[self.api].request(self.model, self.messages(prompt, context), self._request)
+        return await call(self._client(), self.api, request, listener)
 
     async def process(self, prompt: str, context: Any = None) -> str:
         """Answer `prompt` with the text alone, as orchestrators want it."""
@@ -163,3 +118,12 @@ class ChatAgent(Agent):
     async def __call__(self, task: Any) -> Reply:
         """Answer one task: a text, or anything whose `str` is the prompt."""
         return await self.ask(task if isinstance(task, str) else str(task))
+
+
+def _listener(stream: bool | Listener) -> Listener | None:
+    """The function to tell each piece of text; None for no stream."""
+    if isinstance(stream, bool):
+        return (lambda text: None) if stream else None
+    if not callable(stream):
+        raise TypeError(f"stream must be True, False or a function of one piece of text, got {stream!r}")
+    return stream

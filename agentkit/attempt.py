@@ -53,14 +53,18 @@ class Attempter:
         self._time, self.began = loop.time, loop.time()
         self.watchdog = Watchdog(loop)
 
-    async def attempt(self, outcome: Outcome, me: asyncio.Task[Any]) -> float | None:
-        """Try once, in the task `me`. Return None if the outcome is final, else the seconds until the next try."""
+    async def attempt(self, outcome: Outcome, me: asyncio.Task[Any], now: float | None = None) -> float | None:
+        """Try once, in the task `me`. Return None if the outcome is final, else the seconds until the next try.
+
+        `now` is the run's time, if the caller happens to know it; reading the clock is dear.
+        """
         reservation = None
         if not self._free_to_start:
             reservation = await self._leave_to_start(outcome)
             if outcome.finished is not None:
                 return None
-        started = self._time() - self.began
+            now = None
+        started = self._time() - self.began if now is None else now
         rule, watched = "", False
         if self._timed:
             allowed, rule = self._settings.allowed(started - outcome.submitted)

@@ -79,6 +79,7 @@ class Run(Workers):
         super().__init__(source, attempter, limiter, settings)
         self._keep, self._ordered, self._bar, self._on_end = keep, ordered, bar, on_end
         source.kept = [] if keep else None
+        self._watchful, self._watched = not keep, not keep or bar is not None
         self._ready: deque[Outcome] = deque()  # stream: finished, not yet handed to the reader
         self._early: dict[int, Outcome] = {}  # ordered stream: finished ahead of their turn
         self._released = self.yielded = 0  # stream: outcomes moved to `_ready`, handed to the reader
@@ -97,12 +98,12 @@ class Run(Workers):
 
     def pause(self) -> None:
         """Start nothing new; what is in flight goes on."""
-        self._paused = True
+        self._paused = self._watchful = True
 
     def resume(self) -> None:
         """Go on after `pause`."""
-        self._paused = False
-        self._let_on(len(self._gate))
+        self._paused, self._watchful = False, not self._keep
+        self._gate.let_on()
 
     def cancel(self) -> None:
         """Stop now: cancel what is in flight. Awaiting the run then gives the report of what was done."""
@@ -214,7 +215,7 @@ class Run(Workers):
                 raise
         if self._ready:
             self.yielded += 1
-            self._let_on(1)
+            self._gate.let_on(1)
             return self._ready.popleft()
         if (failure := self._failure or self._source.error) is not None:
             raise failure

@@ -15,6 +15,7 @@ from collections import deque
 from typing import Any
 
 from agentkit.attempt import Attempter
+from agentkit.gate import Gate
 from agentkit.lending import Holder, holder
 from agentkit.outcome import Outcome, clock, current
 from agentkit.semaphore import CapacityLimiter, QueueFull
@@ -23,7 +24,7 @@ from agentkit.source import Source
 
 __all__ = ["Workers"]
 
-FAIR = 0.005, 500  # seconds and tasks after which workers whose agents never suspend give the loop a turn
+FAIR = 0.005, 500  # seconds and tasks: a share of the loop's time for agents that never suspend
 
 
 class Workers:
@@ -39,13 +40,15 @@ class Workers:
         self._newborn = False  # a worker was made and has not had its first turn yet
         self._succeeded = self._failed = 0
         self._paused = False
+        self._watchful = False  # whether `_must_wait` has to be asked before each task
+        self._watched = True  # whether `_settled` has to be told of each outcome
         self._due: deque[Outcome] = deque()  # to be tried again now
         self._later: dict[int, tuple[Outcome, asyncio.TimerHandle]] = {}  # to be tried again when their time comes
         self._cut_off: tuple[str, str] | None = None  # status for what is cut off, and why
         self._failure: BaseException | None = None  # what to raise in the end
-        self._gate: deque[asyncio.Future[None]] = deque()  # workers that wait to be let on
+        self._gate = Gate()  # where workers wait while nothing is to be taken
         self._fair_until, self._share = FAIR  # until when, and how many tasks, before the loop gets a turn
-        self._turn_due = False
+        self._unturned = False  # whether the loop has yet to come round in this share
 
     # -- for subclasses -------------------------------------------------------------------------------------------
 
@@ -83,7 +86,7 @@ class Workers:
     def _limit_changed(self) -> None:
         self._limits.append((self._now(), self.limiter.limit))
         self._spawn()
-        self._let_on(len(self._gate))
+        self._gate.let_on()
 
     def _spawn(self) -> None:
         """Make a worker, if there may be work for it; it makes the next one when it has found some."""
@@ -149,52 +152,57 @@ class Workers:
         if cancelled is not None:
             raise cancelled
 
-    def _let_on(self, count: int) -> None:
-        while count and self._gate:
-            turn = self._gate.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                count -= 1
-
     # -- one worker -----------------------------------------------------------------------------------------------
 
     async def _work(self) -> None:
         me = asyncio.current_task()
-        assert me is not None
-        assert self._loop is not None
+        assert me is not None and self._loop is not None  # noqa: PT018
         self._newborn = False
         source, limiter, attempt = self._source, self.limiter, self._attempter.attempt
         held, holding, outcome = Holder(limiter), False, None
         clock.set((self._loop.time, self._began))
         holder.set(held)
+        now: float | None = None  # when the last attempt ended, if nothing was waited for since
         try:
             while True:
-                if holding and (limiter.contended or source.slow or self._must_wait()):
+                if self._watchful and self._must_wait():
+                    if holding:
+                        limiter.release()
+                        holding = False
+                    while self._must_wait() and not self._cut_off:
+                        await self._gate.wait()
+                if holding and (source.slow or limiter.contended):
                     limiter.release()
                     holding = False
-                while self._must_wait() and not self._cut_off:
-                    await self._wait_at_gate()
                 if self._due:
                     outcome = self._due.popleft()
-                elif self._cut_off or self._staff > max(1, limiter.limit):  # it fell, or a retry needed one more
-                    return
+                elif self._cut_off or (self._staff > limiter.limit and self._staff > 1):
+                    return  # also where the limit fell, or a retry is over for which one more was needed
                 else:
                     outcome = await source.take_slowly(self._now) if source.slow else source.take()
-                if outcome is None:
-                    return
+                    if outcome is None:
+                        return
                 if not self._newborn and self._staff < limiter.limit:
                     self._spawn()
                 current.set(outcome)
                 held.outcome = outcome
-                if holding or (holding := await self._slot(outcome, me)):
-                    wait = await attempt(outcome, me)
+                if not holding:
+                    now = None
+                    holding = await self._slot(outcome, me)
+                if holding:
+                    wait = await attempt(outcome, me, now)
                     if wait is not None:
                         self._try_again(outcome, wait)
-                if outcome.finished is not None:
-                    self._settle(outcome)
+                now = outcome.finished
+                if now is not None:
+                    if outcome.status != "success" or self._watched:
+                        self._settle(outcome)
+                    else:
+                        self._succeeded += 1
                     self._share -= 1
-                    if self._share < 0 or outcome.finished > self._fair_until:
-                        await self._give_a_turn()
+                    if self._share < 0 or now > self._fair_until:
+                        await self._be_fair()
+                        now = None
                 outcome = None
                 if me.cancelling() and not self._cut_off:  # an agent has swallowed a cancellation that was for all
                     self._cut("cancelled", "a worker was cancelled")
@@ -229,25 +237,20 @@ class Workers:
             if not self._paused:
                 return True
             self.limiter.release()  # paused while this one queued
-            await self._wait_at_gate()
+            await self._gate.wait()
 
-    async def _wait_at_gate(self) -> None:
-        assert self._loop is not None
-        turn = self._loop.create_future()
-        self._gate.append(turn)
-        await turn
+    async def _be_fair(self) -> None:
+        """Begin a new share of the loop's time; but first let the others run, if nobody had a turn in the last one."""
+        if self._unturned:
+            await asyncio.sleep(0)
+        if not self._unturned:
+            assert self._loop is not None
+            self._unturned = True
+            self._loop.call_soon(self._turned)
+            self._fair_until, self._share = self._now() + FAIR[0], FAIR[1]
 
-    async def _give_a_turn(self) -> None:
-        """Let everybody else on the loop run, so that agents that never suspend cannot freeze it."""
-        assert self._loop is not None
-        if not self._turn_due:  # one new share for all: a hundred workers would otherwise grant themselves one each
-            self._turn_due = True
-            self._loop.call_soon(self._new_turn)
-        await asyncio.sleep(0)
-
-    def _new_turn(self) -> None:
-        self._turn_due = False
-        self._fair_until, self._share = self._now() + FAIR[0], FAIR[1]
+    def _turned(self) -> None:
+        self._unturned = False
 
     # -- what an attempt leads to ---------------------------------------------------------------------------------
 
@@ -259,7 +262,7 @@ class Workers:
     def _is_due(self, outcome: Outcome) -> None:
         del self._later[outcome.task_id]
         self._due.append(outcome)
-        self._let_on(1)
+        self._gate.let_on(1)
         self._spawn()
 
     def _settle(self, outcome: Outcome) -> None:

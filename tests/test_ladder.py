@@ -42,6 +42,7 @@ TOPIC = {
     "reservation": "ratelimit",
     "retries": "retry",
     "tokenbucket": "ratelimit",
+    "gate": "executor",
     "lending": "executor",
     "progress": "executor",
     "run": "executor",

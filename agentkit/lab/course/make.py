@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.lab.course.execute import execute
-from agentkit.lab.course.notebooks import CellError, normalise, read, solutions, student_path, student_version, write
+from agentkit.lab.course.notebooks import (
+    CellError,
+    normalise,
+    read,
+    solutions,
+    student_path,
+    student_version,
+    tags,
+    write,
+)
 
 __all__ = ["make"]
 
@@ -27,23 +36,28 @@ def _run(notebook: Any, path: Path) -> Any:
     return normalise(notebook)
 
 
-def _compared(notebook: Any) -> Any:
-    """Return what counts as a difference: all but pictures and tracebacks."""
+def _compared(notebook: Any, pictures: bool = False) -> Any:
+    """Return what counts as a difference: not tracebacks, nor what nbval ignores; pictures only if asked."""
     notebook = deepcopy(notebook)
     for cell in notebook.cells:
+        if "nbval-ignore-output" in tags(cell):
+            cell.outputs = []
         for output in cell.get("outputs", []):
             output.pop("traceback", None)
-            for kind in ("image/png", "image/jpeg"):
+            for kind in () if pictures else ("image/png", "image/jpeg"):
                 if kind in output.get("data", {}):
                     output["data"][kind] = ""
     return notebook
 
 
 def _store(notebook: Any, path: Path, only_check: bool) -> str:
+    pictures = not only_check
+    if path.exists() and _compared(read(path), pictures) == _compared(notebook, pictures):
+        return "same"
     if only_check:
-        same = path.exists() and _compared(read(path)) == _compared(notebook)
-        return "same" if same else "stale"
-    return "made" if write(notebook, path) else "same"
+        return "stale"
+    write(notebook, path)
+    return "made"
 
 
 def _one(solution: Path, only_check: bool, execute_solutions: bool) -> list[tuple[str, Path]]:

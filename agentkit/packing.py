@@ -1,0 +1,159 @@
+"""Values as JSON that come back as they were, keys that stay the same, and texts without credentials.
+
+What it holds: `Packer` (results to JSON and back), `stable_key` (what a task is recognised by in another process) and
+`without_secrets` (for the messages of errors). The parts of a `Journal`.
+Guarantees: a value that would come back as something else is refused, and so is a task whose key would differ from
+one process to the next.
+Strategy: JSON, with a mark where JSON knows no such type: `{"!": "tuple", ...}`. No code is loaded from a file: only
+the classes that the reader names are made.
+Opened by notebook 09, with `agentkit.journal`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import fields, is_dataclass
+from hashlib import sha256
+from json.encoder import encode_basestring_ascii as quoted
+from typing import Any
+
+from agentkit.agent import Reply, Usage
+
+__all__ = ["Packer", "stable_key", "stable_text", "without_secrets"]
+
+_MARK = "!"
+_PLAIN = (str, int, float, bool, type(None))
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+_SECRET = re.compile(
+    r"(?i)(\b(?:bearer|basic)\s+|\b[\w-]*(?:api[_-]?key|token|secret|password|authorization)[\"']?\s*[:=]\s*[\"']?)"
+    r"(?!bearer\b|basic\b)[^\s\"',;)}]{6,}|\b(?:sk|rk|pk)-[\w-]{8,}"
+)
+
+
+class Packer:
+    """Makes JSON of results, and results of JSON.
+
+    >>> packer = Packer()
+    >>> packer.text(("a", Usage(1, 900, 100)))
+    '{"!":"tuple","of":["a",{"!":"Usage","requests":1,"input_tokens":900,"output_tokens":100}]}'
+    >>> packer.value(packer.text(("a", Usage(1, 900, 100))))
+    ('a', Usage(requests=1, input_tokens=900, output_tokens=100))
+
+    It knows what JSON knows, tuples, dicts with keys of any kind, `Reply`, `Usage` and the dataclasses in `types`.
+    """
+
+    def __init__(self, types: Iterable[type[Any]] = ()) -> None:
+        self._types: dict[str, type[Any]] = {"Reply": Reply, "Usage": Usage}
+        for cls in types:
+            if not isinstance(cls, type) or not is_dataclass(cls):
+                raise TypeError(f"types must be dataclasses, got {cls!r}; for other results return a dict")
+            if self._types.setdefault(cls.__name__, cls) is not cls:
+                raise ValueError(f"types must have different names, got {cls.__name__} twice; rename one of them")
+        self._decode = json.JSONDecoder(object_hook=self._made).decode
+
+    def text(self, value: Any) -> str:
+        """Return one line of JSON, or raise `TypeError` for what would not come back as it was."""
+        if type(value) is str:
+            return quoted(value)
+        if type(value) is Reply and type(value.usage) is Usage:
+            return _reply(value, value.usage)
+        return _encode(self._packed(value))
+
+    def value(self, text: str) -> Any:
+        """Return what `text` was made of."""
+        return self._decode(text)
+
+    def _packed(self, value: Any) -> Any:
+        kind = type(value)
+        if kind in _PLAIN:
+            return value
+        if kind is list:
+            return [self._packed(item) for item in value]
+        if kind is tuple:
+            return {_MARK: "tuple", "of": [self._packed(item) for item in value]}
+        if kind is dict:
+            if _MARK not in value and all(type(key) is str for key in value):
+                return {key: self._packed(item) for key, item in value.items()}
+            return {_MARK: "dict", "of": [[self._packed(key), self._packed(item)] for key, item in value.items()]}
+        if self._types.get(kind.__name__) is kind:
+            return {_MARK: kind.__name__} | {f.name: self._packed(getattr(value, f.name)) for f in fields(kind)}
+        if is_dataclass(kind):
+            raise TypeError(f"cannot store a {kind.__name__}; name it: Journal(..., types=[{kind.__name__}])")
+        raise TypeError(f"cannot store a {kind.__name__}; return a text, numbers, lists, dicts or a dataclass")
+
+    def _made(self, found: dict[str, Any]) -> Any:
+        if _MARK not in found:
+            return found
+        name = found.pop(_MARK)
+        if name == "tuple":
+            return tuple(found["of"])
+        if name == "dict":
+            return {key: item for key, item in found["of"]}  # noqa: C416
+        if name not in self._types:
+            raise ValueError(f"a stored result is a {name}; name that class: Journal(..., types=[{name}])")
+        cls = self._types[name]
+        result = object.__new__(cls)  # as it was, whatever its __init__ would do
+        for key, item in found.items():
+            object.__setattr__(result, key, item)
+        return result
+
+
+def _reply(reply: Reply, usage: Usage) -> str:
+    """Return what `Packer._packed` would lead to; this is what nearly all results are, hence the short way."""
+    return (
+        f'{{"!":"Reply","text":{quoted(reply.text)},"usage":{{"!":"Usage","requests":{usage.requests},'
+        f'"input_tokens":{usage.input_tokens},"output_tokens":{usage.output_tokens}}},"model":{quoted(reply.model)},'
+        f'"finish_reason":{quoted(reply.finish_reason)},'
+        f'"request_id":{"null" if reply.request_id is None else quoted(reply.request_id)}}}'
+    )
+
+
+def stable_text(task: Any) -> str:
+    """A text that is the same for equal tasks in every process; raises `TypeError` where there is none.
+
+    >>> stable_text({"b": 1, "a": {"x", "y"}})
+    '{"a":{"!":"set","of":["\\\\"x\\\\"","\\\\"y\\\\""]},"b":1}'
+    """
+    return quoted(task) if type(task) is str else json.dumps(_stable(task), sort_keys=True, separators=(",", ":"))
+
+
+def stable_key(task: Any, whose: str = "") -> str:
+    """Return 32 hexadecimal digits of SHA-256 that stand for a task, and for whose task it is.
+
+    >>> stable_key("What is a race condition?")
+    'c9d54cf0f8ed4a5b74e1f1c4b7cbdf9d'
+    """
+    return sha256(f"{whose}\n{stable_text(task)}".encode()).hexdigest()[:32]
+
+
+def _stable(task: Any) -> Any:
+    kind = type(task)
+    if kind in _PLAIN:
+        return task
+    if kind is list or kind is tuple:
+        return [_stable(item) for item in task]
+    if isinstance(task, set | frozenset):
+        return {_MARK: "set", "of": sorted(stable_text(item) for item in task)}
+    if kind is dict:
+        if all(type(key) is str for key in task):
+            return {key: _stable(item) for key, item in task.items()}
+        return {_MARK: "dict", "of": sorted([stable_text(key), _stable(item)] for key, item in task.items())}
+    if is_dataclass(task):
+        return {_MARK: kind.__qualname__} | {f.name: _stable(getattr(task, f.name)) for f in fields(task)}
+    said = repr(task)
+    if kind.__repr__ is object.__repr__ or _ADDRESS.search(said):
+        raise TypeError(f"a task of type {kind.__name__} has no stable key ({said:.60}); give Journal(..., key=function)")
+    return {_MARK: said}
+
+
+def without_secrets(text: str, most: int = 500) -> str:
+    """Return a text, cut to `most` characters, without what looks like a credential.
+
+    >>> without_secrets("401: wrong key sk-abcdefgh12345678 in 'Authorization: Bearer abcdefgh'")
+    "401: wrong key [hidden] in 'Authorization: Bearer [hidden]'"
+    """
+    hidden: Callable[[re.Match[str]], str] = lambda found: (found[1] or "") + "[hidden]"  # noqa: E731
+    return _SECRET.sub(hidden, text[: 4 * most])[:most]
