@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from math import inf
 from types import AsyncGeneratorType, CoroutineType
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ class Attempter:
         self._call, self._settings, self._agent = call, settings, agent
         self._rate, self._policy, self._observe = rate_limiter, retry, observe
         self.retries = None if retry is None else retry.begin()
-        self._free_to_start = rate_limiter is None and retry is None
+        self._timeout = settings.allowed(0) if settings.deadline is None else (inf, "")
         self._timed = settings.timeout is not None or settings.deadline is not None
         self.in_flight = 0
 
@@ -59,23 +60,24 @@ class Attempter:
         `now` is the run's time, if the caller happens to know it; reading the clock is dear.
         """
         reservation = None
-        if not self._free_to_start:
-            reservation = await self._leave_to_start(outcome)
+        if self._rate is not None or (self.retries is not None and self.retries.pause.due() > -inf):
+            reservation, now = await self._leave_to_start(outcome), None
             if outcome.finished is not None:
                 return None
-            now = None
         started = self._time() - self.began if now is None else now
-        rule, watched = "", False
-        if self._timed:
-            allowed, rule = self._settings.allowed(started - outcome.submitted)
-            if allowed <= 0:
-                if reservation is not None:
-                    reservation.cancel()
-                outcome.end("timeout", TimeoutError(f"not started: {rule} had passed"), started)
-                return None
-            if rule:
-                self.watchdog.watch(me, self.began + started + allowed)
-                watched = True
+        if self.retries is not None:
+            self.retries.start(self.began + started, retry=outcome.started is not None)
+        rule, watched = "", self._timed
+        if watched:
+            allowed, rule = self._timeout
+            if self._settings.deadline is not None:
+                allowed, rule = self._settings.allowed(started - outcome.submitted)
+                if allowed <= 0:
+                    if reservation is not None:
+                        reservation.cancel()
+                    outcome.end("timeout", TimeoutError(f"not started: {rule} had passed"), started)
+                    return None
+            self.watchdog.watch(me, self.began + started + allowed)
         if outcome.started is None:
             outcome.started = started
         self.in_flight += 1
@@ -90,9 +92,7 @@ class Attempter:
             error = TimeoutError(f"took longer than {rule}") if late else cancelled
         except Exception as failed:
             error = failed
-        except (
-            BaseException
-        ) as fatal:  # such as a test framework's abort: it ends the run, and the log says whose it was
+        except BaseException as fatal:  # such as a test framework's abort; the log says whose it was, and the run ends
             outcome.end("failed", fatal, self._time() - self.began)
             raise
         finally:
@@ -119,8 +119,6 @@ class Attempter:
             except ValueError as error:  # NeverFits: larger than the limit itself
                 outcome.end("rejected", error, self._time() - self.began)
                 return None
-        if self.retries is not None:
-            self.retries.start(self._time(), retry=outcome.started is not None)
         return reservation
 
     def _note_success(self, outcome: Outcome, started: float, reservation: Reservation | None) -> None:

@@ -47,6 +47,8 @@ class Pause:
             self._starts.pop()  # whichever it was, it does not count as accepted
         if until <= max(now, self._until):
             return
+        while self._starts and self._starts[0] < now - MEMORY:
+            self._starts.popleft()
         since = max(until - MEMORY, self._starts[0] if self._starts else until)
         accepted = sum(start >= since for start in self._starts)
         self._gap = (until - since) / accepted if accepted else 0.0
@@ -63,8 +65,6 @@ class Pause:
     def start(self, now: float) -> None:
         """Note that something started."""
         self._starts.append(now)
-        while self._starts[0] < now - MEMORY:
-            self._starts.popleft()
         if self._gap:
             self._next = max(self._next, now - CATCH_UP) + self._gap * math.exp(-(((now - self._until) / FADE) ** 2))
 

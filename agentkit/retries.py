@@ -81,6 +81,7 @@ class Retries:
         self._level = {"fault": reserve, "refused": reserve}
         self._failures = {"fault": 0, "refused": 0, "stop": 0}
         self._requests = self._retries = self._stopped = self._over_budget = 0
+        self._credited = 0  # requests the levels have been raised for
         self._waited = 0.0
 
     def delay(self, now: float) -> float:
@@ -90,11 +91,16 @@ class Retries:
     def start(self, now: float, retry: bool = False) -> None:
         """Note that an attempt starts."""
         self.pause.start(now)
-        self._retries += retry
-        self._requests += not retry
-        if not retry and (budget := self.policy.budget):
-            self._level["fault"] = min(budget.reserve, self._level["fault"] + budget.faults)
-            self._level["refused"] += budget.refusals
+        if retry:
+            self._retries += 1
+        else:
+            self._requests += 1
+
+    def _earn(self, budget: RetryBudget) -> None:
+        """Credit the requests made since this was last asked."""
+        fresh, self._credited = self._requests - self._credited, self._requests
+        self._level["fault"] = min(budget.reserve, self._level["fault"] + fresh * budget.faults)
+        self._level["refused"] += fresh * budget.refusals
 
     def next_wait(self, error: BaseException, attempt: int, started: float, now: float) -> float | None:
         """Seconds to wait before the next attempt at a task; None to stop.
@@ -109,6 +115,7 @@ class Retries:
             self.pause.hold(now + hint, now)
         wait = self.policy.wait(error, attempt, now - started, self._rng)
         if wait is not None and self.policy.budget:
+            self._earn(self.policy.budget)
             if self._level[kind] < 1:
                 self._over_budget += 1
                 wait = None

@@ -4,7 +4,7 @@ What it holds: `Workers`, which `Run` turns into a handle for callers.
 Guarantees: at most `limiter.limit` tasks in flight; memory grows with that limit, not with the input; every task that
 was taken from the source gets exactly one outcome; nobody is left behind when the last worker leaves.
 Strategy: each worker takes the next item itself, so there is neither a queue nor an asyncio task per item; a worker
-that has found an item makes the next worker; a slot is kept from item to item unless others wait for it.
+that has found its first item makes two more; a slot is kept from item to item unless others wait for it.
 Taken apart in notebook 03.
 """
 
@@ -35,9 +35,8 @@ class Workers:
         self._loop: asyncio.AbstractEventLoop | None = None  # None until the run begins
         self._began = 0.0
         self._end: float | None = None
-        self._workers: dict[asyncio.Task[None], None] = {}
+        self._workers: dict[asyncio.Task[None], bool] = {}  # whether it has had its first turn
         self._staff = 0  # workers that are not about to leave
-        self._newborn = False  # a worker was made and has not had its first turn yet
         self._succeeded = self._failed = 0
         self._paused = False
         self._watchful = False  # whether `_must_wait` has to be asked before each task
@@ -89,22 +88,21 @@ class Workers:
         self._gate.let_on()
 
     def _spawn(self) -> None:
-        """Make a worker, if there may be work for it; it makes the next one when it has found some."""
+        """Make a worker, if there may be work for it; it makes the next ones when it has found some."""
         assert self._loop is not None
         busy = self._staff - (self._source.waiting if self._due else 0)
         done = self._cut_off or (self._source.exhausted and not self._due)
-        if self._newborn or done or busy >= max(1, self.limiter.limit):
+        if done or busy >= max(1, self.limiter.limit):
             return
-        self._newborn, self._staff = True, self._staff + 1
+        self._staff += 1
         worker = self._loop.create_task(self._work())
-        self._workers[worker] = None
+        self._workers[worker] = False
         worker.add_done_callback(self._left)
 
     def _left(self, worker: asyncio.Task[None]) -> None:
-        del self._workers[worker]
+        begun = self._workers.pop(worker)
         if worker.cancelled():
-            if self._newborn:  # it never had its first turn
-                self._newborn, self._staff = False, self._staff - 1
+            self._staff -= not begun
             self._cut("cancelled", "a worker was cancelled")
         elif (fatal := worker.exception()) is not None:
             self._cut("cancelled", f"an agent raised {type(fatal).__name__}", fatal)
@@ -157,7 +155,7 @@ class Workers:
     async def _work(self) -> None:
         me = asyncio.current_task()
         assert me is not None and self._loop is not None  # noqa: PT018
-        self._newborn = False
+        self._workers[me] = fresh = True
         source, limiter, attempt = self._source, self.limiter, self._attempter.attempt
         held, holding, outcome = Holder(limiter), False, None
         clock.set((self._loop.time, self._began))
@@ -182,7 +180,9 @@ class Workers:
                     outcome = await source.take_slowly(self._now) if source.slow else source.take()
                     if outcome is None:
                         return
-                if not self._newborn and self._staff < limiter.limit:
+                if fresh:  # there is work: make two more, so that there are soon as many as the limit allows
+                    fresh = False
+                    self._spawn()
                     self._spawn()
                 current.set(outcome)
                 held.outcome = outcome
