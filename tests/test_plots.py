@@ -124,6 +124,16 @@ def with_row(index: int, row: Any) -> Callable[[list[Any]], list[Any]]:
 
 
 CASES: dict[str, Case] = {
+    "ways": (
+        lambda measured: plots.ways([1, 10], measured, xlabel="writers", ylabel="seconds"),
+        lambda: {"lock": [1, 10], "owner": [1, 10], "merge": [1, 1]},
+        "<Ways: seconds against writers 1, 10: lock, owner 1, 10; merge 1, 1>",
+        [
+            lambda measured: {**measured, "owner": [1, 1]},
+            lambda measured: {**measured, "merge": [1, 2]},
+            lambda measured: {"lock": [1, 10], "merge": [1, 1]},
+        ],
+    ),
     "timeline": (
         plots.timeline,
         run_of_fourteen,

@@ -16,6 +16,7 @@ from agentkit.lab.plots.cost import cost
 from agentkit.lab.plots.curves import curve, knee
 from agentkit.lab.plots.latency import latency
 from agentkit.lab.plots.limits import bucket, little
+from agentkit.lab.plots.lines import ways
 from agentkit.lab.plots.load import in_flight, queue_depth
 from agentkit.lab.plots.pool import pool
 from agentkit.lab.plots.storm import storm
@@ -38,6 +39,7 @@ __all__ = [
     "queue_depth",
     "storm",
     "timeline",
+    "ways",
 ]
 
 _KINDS: dict[str, Callable[..., Chart]] = {
