@@ -123,7 +123,23 @@ def with_row(index: int, row: Any) -> Callable[[list[Any]], list[Any]]:
     return lambda rows: [*rows[:index], *([] if row is None else [row]), *rows[index + 1 :]]
 
 
+LOST = [
+    {"step": 1, "task": "A", "line": 6, "source": "seen = n", "ended": True, "n": ("0", "0")},
+    {"step": 2, "task": "B", "line": 6, "source": "seen = n", "ended": True, "n": ("0", "0")},
+    {"step": 3, "task": "A", "line": 8, "source": "n = seen + 1", "ended": True, "n": ("0", "1")},
+]
 CASES: dict[str, Case] = {
+    "interleaving": (
+        plots.interleaving,
+        lambda: [dict(row) for row in LOST],
+        "<Interleaving: 3 steps of 2 tasks: A 6, B 6, A 8 (n 0 → 1)>",
+        [
+            lambda rows: rows[:2],
+            lambda rows: [rows[1], rows[0], rows[2]],
+            lambda rows: [*rows[:2], {**rows[2], "n": ("0", "2")}],
+            lambda rows: [*rows[:2], {**rows[2], "line": 9}],
+        ],
+    ),
     "ways": (
         lambda measured: plots.ways([1, 10], measured, xlabel="writers", ylabel="seconds"),
         lambda: {"lock": [1, 10], "owner": [1, 10], "merge": [1, 1]},

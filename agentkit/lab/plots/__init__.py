@@ -14,6 +14,7 @@ from agentkit.lab.plots.chart import Chart
 from agentkit.lab.plots.compare import compare
 from agentkit.lab.plots.cost import cost
 from agentkit.lab.plots.curves import curve, knee
+from agentkit.lab.plots.interleaving import interleaving
 from agentkit.lab.plots.latency import latency
 from agentkit.lab.plots.limits import bucket, little
 from agentkit.lab.plots.lines import ways
@@ -31,6 +32,7 @@ __all__ = [
     "curve",
     "draw",
     "in_flight",
+    "interleaving",
     "knee",
     "latency",
     "little",
