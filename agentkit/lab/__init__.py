@@ -16,14 +16,17 @@ if TYPE_CHECKING:
     from agentkit.lab.data import data_path, documents, prompts
     from agentkit.lab.faults import Fault, Faults
     from agentkit.lab.hammer import Hammering, hammer, opcode_explore
+    from agentkit.lab.hand import Play, play
     from agentkit.lab.latency import Latency
     from agentkit.lab.limits import Limits
+    from agentkit.lab.looptrace import LoopTrace, block, trace
     from agentkit.lab.notebook import setup
     from agentkit.lab.provider import Provider
     from agentkit.lab.races import Exploration, explore
-    from agentkit.lab.widgets import predict, tune
+    from agentkit.lab.widgets import ControlRoom, Scheduler, Stepper, predict, tune
 
 _HOME = {
+    "ControlRoom": "widgets",
     "Deadlock": "clock",
     "Exploration": "races",
     "Fault": "faults",
@@ -31,8 +34,13 @@ _HOME = {
     "Hammering": "hammer",
     "Latency": "latency",
     "Limits": "limits",
+    "LoopTrace": "looptrace",
+    "Play": "hand",
     "Provider": "provider",
+    "Scheduler": "widgets",
+    "Stepper": "widgets",
     "VirtualLoop": "clock",
+    "block": "looptrace",
     "check": "course",
     "claim": "claims",
     "data_path": "data",
@@ -42,16 +50,19 @@ _HOME = {
     "hint": "course",
     "ledger": "claims",
     "opcode_explore": "hammer",
+    "play": "hand",
     "predict": "widgets",
     "prompts": "data",
     "quiz": "course",
     "setup": "notebook",
     "simulate": "clock",
     "surprising": "claims",
+    "trace": "looptrace",
     "tune": "widgets",
 }
 
 __all__ = [
+    "ControlRoom",
     "Deadlock",
     "Exploration",
     "Fault",
@@ -59,8 +70,13 @@ __all__ = [
     "Hammering",
     "Latency",
     "Limits",
+    "LoopTrace",
+    "Play",
     "Provider",
+    "Scheduler",
+    "Stepper",
     "VirtualLoop",
+    "block",
     "check",
     "claim",
     "data_path",
@@ -70,12 +86,14 @@ __all__ = [
     "hint",
     "ledger",
     "opcode_explore",
+    "play",
     "predict",
     "prompts",
     "quiz",
     "setup",
     "simulate",
     "surprising",
+    "trace",
     "tune",
 ]
 

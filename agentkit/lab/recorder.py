@@ -35,7 +35,7 @@ def _is_yours(frame: FrameType) -> bool:
     code = frame.f_code
     if code.co_filename.startswith(_NOT_YOURS) or "site-packages" in code.co_filename:
         return False
-    return code.co_name not in _INLINED and not (code.co_filename == "<string>" and code.co_name.startswith("__"))
+    return code.co_name not in _INLINED and code.co_filename != "<string>"
 
 
 @dataclass(slots=True)
