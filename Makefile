@@ -6,6 +6,7 @@
 VENV   ?= .venv
 EXTRAS ?= lab,dev
 WITH_BROWSER = $(EXTRAS),browser
+WITH_BENCH = $(EXTRAS),bench
 # The first of these that is Python 3.11 or newer.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
@@ -35,7 +36,7 @@ lint: $(VENV)/.installed  ## check style, format and types, and the rules of not
 	$(BIN)/mypy
 	$(PY) -m agentkit.lab.course check
 
-bench: $(VENV)/.installed  ## measure speed and memory; prints figures, asserts bounds
+bench: $(VENV)/.bench  ## measure speed and memory; prints figures, asserts bounds
 	$(PY) -m pytest tests/benchmarks -o python_files='bench_*.py' -s
 
 notebooks: $(VENV)/.installed  ## run the solutions again and make the lessons from them
@@ -73,4 +74,8 @@ $(VENV)/.installed: pyproject.toml
 
 $(VENV)/.browser: $(VENV)/.installed
 	$(call pip_install,-e ".[$(WITH_BROWSER)]")
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.installed
+	$(call pip_install,-e ".[$(WITH_BENCH)]")
 	@touch $@

@@ -18,9 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentkit.adaptive import AdaptiveLimiter
-    from agentkit.agent import Agent, ChatAgent, Reply, Usage
+    from agentkit.agent import Agent, BrokenAnswer, ChatAgent, PerLoop, Reply, Usage
+    from agentkit.budget import Budget, BudgetExceeded
     from agentkit.executor import ParallelAgentExecutor
+    from agentkit.journal import Journal
     from agentkit.locks import KeyedLock, LockOrder, LockOrderError, Sequencer, TracedLock
+    from agentkit.orchestration import CoordinatorOrchestrator, ParallelOrchestrator, Pipeline, SequentialOrchestrator
     from agentkit.outcome import Attempt, Outcome, span
     from agentkit.ratelimit import RateLimiter, TokenBucket
     from agentkit.report import Report, Summary
@@ -35,15 +38,23 @@ _HOME = {
     "AdaptiveLimiter": "adaptive",
     "Agent": "agent",
     "Attempt": "outcome",
+    "BrokenAnswer": "agent",
+    "Budget": "budget",
+    "BudgetExceeded": "budget",
     "CapacityLimiter": "semaphore",
     "ChatAgent": "agent",
     "Conflict": "state",
     "ConversationState": "state",
+    "CoordinatorOrchestrator": "orchestration",
+    "Journal": "journal",
     "KeyedLock": "locks",
     "LockOrder": "locks",
     "LockOrderError": "locks",
     "Outcome": "outcome",
     "ParallelAgentExecutor": "executor",
+    "ParallelOrchestrator": "orchestration",
+    "PerLoop": "agent",
+    "Pipeline": "orchestration",
     "QueueFull": "semaphore",
     "RateLimiter": "ratelimit",
     "Reply": "agent",
@@ -51,6 +62,7 @@ _HOME = {
     "RetryPolicy": "retry",
     "Run": "run",
     "Sequencer": "locks",
+    "SequentialOrchestrator": "orchestration",
     "SharedState": "state",
     "Summary": "report",
     "TokenBucket": "ratelimit",
@@ -64,15 +76,23 @@ __all__ = [
     "AdaptiveLimiter",
     "Agent",
     "Attempt",
+    "BrokenAnswer",
+    "Budget",
+    "BudgetExceeded",
     "CapacityLimiter",
     "ChatAgent",
     "Conflict",
     "ConversationState",
+    "CoordinatorOrchestrator",
+    "Journal",
     "KeyedLock",
     "LockOrder",
     "LockOrderError",
     "Outcome",
     "ParallelAgentExecutor",
+    "ParallelOrchestrator",
+    "PerLoop",
+    "Pipeline",
     "QueueFull",
     "RateLimiter",
     "Reply",
@@ -80,6 +100,7 @@ __all__ = [
     "RetryPolicy",
     "Run",
     "Sequencer",
+    "SequentialOrchestrator",
     "SharedState",
     "Summary",
     "TokenBucket",

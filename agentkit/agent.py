@@ -71,8 +71,8 @@ class ChatAgent(Agent):
       arrives, and may be async. The whole reply, usage included, is returned all the same.
     - `request` holds further fields of the request, as in the API's reference.
 
-    Errors are the openai client's own, or `BrokenAnswer` for an answer that did not arrive whole; an error in the middle
-    of an answer carries what had arrived, a `Reply`, as `error.partial`.
+    Errors are the openai client's own, or `BrokenAnswer` for an answer that did not arrive whole; one in the middle of
+    an answer has what had arrived, a `Reply`, as `error.partial`.
     """
 
     def __init__(
@@ -123,7 +123,11 @@ class ChatAgent(Agent):
 def _listener(stream: bool | Listener) -> Listener | None:
     """The function to tell each piece of text; None for no stream."""
     if isinstance(stream, bool):
-        return (lambda text: None) if stream else None
+        return _unheard if stream else None
     if not callable(stream):
         raise TypeError(f"stream must be True, False or a function of one piece of text, got {stream!r}")
     return stream
+
+
+def _unheard(text: str) -> None:
+    """Listen to a stream that nobody listens to."""

@@ -21,6 +21,7 @@ from agentkit.settings import Settings
 from agentkit.watchdog import Watchdog
 
 if TYPE_CHECKING:
+    from agentkit.budget import Budget, Claim
     from agentkit.ratelimit import RateLimiter, Reservation
     from agentkit.retry import RetryPolicy
 
@@ -40,10 +41,14 @@ class Attempter:
         agent: Any = None,
         rate_limiter: RateLimiter | None = None,
         retry: RetryPolicy | None = None,
+        budget: Budget | None = None,
         observe: Callable[..., None] | None = None,
     ) -> None:
         self._call, self._settings, self._agent = call, settings, agent
-        self._rate, self._policy, self._observe = rate_limiter, retry, observe
+        self._rate, self._policy, self._budget, self._observe = rate_limiter, retry, budget, observe
+        self._gated = rate_limiter is not None or budget is not None
+        self.closed: tuple[str, Exception] | None = None
+        """Status and error of all that would start from now on; None as long as they may."""
         self.retries = None if retry is None else retry.begin()
         self._timeout = settings.allowed(0) if settings.deadline is None else (inf, "")
         self._timed = settings.timeout is not None or settings.deadline is not None
@@ -54,14 +59,19 @@ class Attempter:
         self._time, self.began = loop.time, loop.time()
         self.watchdog = Watchdog(loop)
 
+    def close(self, status: str, error: Exception) -> None:
+        """Let nothing new start. What is in flight goes on to its end, for it is paid already."""
+        if self.closed is None:
+            self.closed, self._gated = (status, error), True
+
     async def attempt(self, outcome: Outcome, me: asyncio.Task[Any], now: float | None = None) -> float | None:
         """Try once, in the task `me`. Return None if the outcome is final, else the seconds until the next try.
 
         `now` is the run's time, if the caller happens to know it; reading the clock is dear.
         """
-        reservation = None
-        if self._rate is not None or (self.retries is not None and self.retries.pause.due() > -inf):
-            reservation, now = await self._leave_to_start(outcome), None
+        reservation = claim = None
+        if self._gated or (self.retries is not None and self.retries.pause.due() > -inf):
+            (reservation, claim), now = await self._leave_to_start(outcome), None
             if outcome.finished is not None:
                 return None
         started = self._time() - self.began if now is None else now
@@ -73,8 +83,7 @@ class Attempter:
             if self._settings.deadline is not None:
                 allowed, rule = self._settings.allowed(started - outcome.submitted)
                 if allowed <= 0:
-                    if reservation is not None:
-                        reservation.cancel()
+                    _give_back(reservation, claim)
                     outcome.end("timeout", TimeoutError(f"not started: {rule} had passed"), started)
                     return None
             self.watchdog.watch(me, self.began + started + allowed)
@@ -82,6 +91,7 @@ class Attempter:
             outcome.started = started
         self.in_flight += 1
         error: BaseException | None = None
+        result: Any = None
         try:
             result = await self._call(outcome.task)
         except asyncio.CancelledError as cancelled:
@@ -99,6 +109,8 @@ class Attempter:
             self.in_flight -= 1
             if watched:
                 self.watchdog.release(me)
+            if claim is not None:
+                claim.settle(result, error)
         if error is None and not isinstance(result, _UNFINISHED):
             finished = self._time() - self.began
             outcome.result, outcome.status, outcome.finished = result, "success", finished
@@ -107,19 +119,31 @@ class Attempter:
             return None
         return self._failed(outcome, started, error or _forgotten_await(result))
 
-    async def _leave_to_start(self, outcome: Outcome) -> Reservation | None:
-        """Wait until the pause is over and the rate allows a start; ends the outcome if it never will."""
-        reservation = None
-        while self.retries is not None and (pause := self.retries.delay(self._time())) > 0:  # noqa: ASYNC110
-            await asyncio.sleep(pause)
-        if self._rate is not None:
-            tokens = self._rate.cost(outcome.task, self._agent)
-            try:
+    async def _leave_to_start(self, outcome: Outcome) -> tuple[Reservation | None, Claim | None]:
+        """Wait until the pause is over, and budget and rate allow a start; ends the outcome if they never will."""
+        reservation = claim = None
+        try:
+            while self.retries is not None and (pause := self.retries.delay(self._time())) > 0:  # noqa: ASYNC110
+                await asyncio.sleep(pause)
+            if self._budget is not None and self.closed is None:
+                claim = await self._budget.acquire(outcome.task, self._agent)
+            if self._rate is not None and self.closed is None:
+                tokens = self._rate.cost(outcome.task, self._agent)
                 reservation = self._rate.try_acquire(tokens) or await self._rate.acquire(tokens)
-            except ValueError as error:  # NeverFits: larger than the limit itself
-                outcome.end("rejected", error, self._time() - self.began)
-                return None
-        return reservation
+            if claim is not None:
+                claim.begin()
+        except ValueError as error:  # NeverFits and BudgetExceeded: no wait can help
+            if hasattr(error, "not_started"):
+                self.close("rejected", error)
+            outcome.end("rejected", error, self._time() - self.began)
+        except asyncio.CancelledError:
+            _give_back(reservation, claim)
+            raise
+        if self.closed is not None and outcome.finished is None:
+            outcome.end(*self.closed, self._time() - self.began)
+        if outcome.finished is not None:
+            _give_back(reservation, claim)
+        return reservation, claim
 
     def _note_success(self, outcome: Outcome, started: float, reservation: Reservation | None) -> None:
         assert outcome.finished is not None
@@ -161,6 +185,13 @@ class Attempter:
             status = next((status for kind, status in stopped.items() if isinstance(error, kind)), "failed")
             outcome.end(status, error, finished)
         return wait
+
+
+def _give_back(*claims: Reservation | Claim | None) -> None:
+    """No call was made."""
+    for claim in claims:
+        if claim is not None:
+            claim.cancel()
 
 
 def _forgotten_await(result: Any) -> TypeError:

@@ -41,6 +41,7 @@ class _Draft:
     model: str = ""
     finish_reason: str = ""  # empty until the answer says that it is complete
     request_id: str | None = None
+    begun: bool = False
 
     def reply(self) -> Reply:
         """What has arrived."""
@@ -116,8 +117,9 @@ APIS: dict[str, _Chat | _Responses] = {"chat": _Chat(), "responses": _Responses(
 async def call(client: Any, api: str, request: dict[str, Any], listen: Listener | None = None) -> Reply:
     """Send one request and return the whole `Reply`; with `listen`, stream it, and tell each piece as it arrives.
 
-    Logs a span `calling`; a streamed call also one named `first token`, until the first text is there. Raises the
-    client's own errors, and `BrokenAnswer`; where an answer had begun, they have it as `error.partial`.
+    Logs a span `calling`; a streamed call also one named `first token`, until the first text is there or the call has
+    failed. Raises the client's own errors, and `BrokenAnswer`; where an answer had begun, `error.partial` is what there
+    was of it.
     """
     draft = _Draft()
     with span("calling"):
@@ -126,14 +128,14 @@ async def call(client: Any, api: str, request: dict[str, Any], listen: Listener 
                 answer = await APIS[api].create(client)(**request)
                 if isinstance(answer, str):  # what the client makes of a page that is no JSON
                     raise BrokenAnswer(f"the endpoint answered with a page that is no JSON: {answer:.60}", Reply(""))
-                draft.request_id = answer._request_id
+                draft.begun, draft.request_id = True, answer._request_id
                 APIS[api].whole(answer, draft)
             else:
                 await _stream(client, APIS[api], request, listen, draft)
         except _UNREADABLE as error:
             raise BrokenAnswer(f"the answer cannot be read: {error}", draft.reply()) from error
         except Exception as error:
-            if draft.request_id is not None and not isinstance(error, BrokenAnswer):
+            if draft.begun and not isinstance(error, BrokenAnswer):
                 error.partial = draft.reply()  # type: ignore[attr-defined]
             raise
     return draft.reply()
@@ -144,7 +146,7 @@ async def _stream(client: Any, api: Any, request: dict[str, Any], listen: Listen
     with ExitStack() as until_first_token:
         until_first_token.enter_context(span("first token"))
         async with await api.create(client)(**api.streamed, **request) as stream:
-            draft.request_id = stream.response.headers.get("x-request-id", "")
+            draft.begun, draft.request_id = True, stream.response.headers.get("x-request-id")
             async for event in stream:
                 if text := api.piece(event, draft):
                     until_first_token.close()
@@ -157,11 +159,10 @@ async def _stream(client: Any, api: Any, request: dict[str, Any], listen: Listen
 
 def _as_api_error(error: Any) -> Exception:
     """The client's error for a failure that is told inside an answer with status 200."""
-    import httpx2
     from openai import APIError
 
-    body = {"message": error.message, "code": error.code, "type": None}
-    return APIError(error.message, httpx2.Request("POST", ""), body=body)
+    request: Any = None  # not at hand here, and the connection was all right
+    return APIError(error.message, request, body={"message": error.message, "code": error.code, "type": None})
 
 
 class PerLoop:
@@ -183,33 +184,36 @@ class PerLoop:
         self._make: Callable[[], AsyncOpenAI] | None = client if callable(client) else None
         self._given = None if callable(client) else _checked(client)
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
-        self._served: str = ""  # the loop that holds the given client's connections
+        self._served = False  # whether a loop holds connections of the given client
 
     def __call__(self) -> Any:
         """Return the running loop's client."""
         loop = asyncio.get_running_loop()
         client = self._clients.get(loop)
         if client is None:
-            client = self._clients[loop] = self._take(loop)
+            client = self._clients[loop] = self._take()
         return client
 
-    def _take(self, loop: asyncio.AbstractEventLoop) -> Any:
-        if self._given is None:
-            assert self._make is not None
+    def _take(self) -> Any:
+        if self._make is not None:
             return _checked(self._make())
-        if self._served and _holds_connections(self._given):
+        client = self._given
+        if self._served and _holds_connections(client):
             raise RuntimeError(
-                f"client belongs to the event loop it was first used on, {self._served}, and cannot serve {loop!r}; "
-                "give ChatAgent a function that makes one for each loop: client=lambda: AsyncOpenAI(…)"
+                f"client must stay on the event loop it was first used on, got {client!r:.60} on a second one; hand in "
+                "a function that makes a client for each loop: client=lambda: AsyncOpenAI(…)"
             )
-        self._served = repr(loop)
-        return self._given
+        self._served = True
+        return client
 
     async def aclose(self) -> None:
         """Close the client that was made for the running loop; a client given as it is stays its owner's to close."""
         client = self._clients.pop(asyncio.get_running_loop(), None)
-        if client is not None and self._given is None:
+        if client is not None and self._make is not None:
             await client.close()
+
+    def __reduce__(self) -> tuple[type[PerLoop], tuple[Any]]:
+        return type(self), (self._make or self._given,)
 
 
 def _checked(client: Any) -> Any:

@@ -26,6 +26,8 @@ from agentkit.settings import Settings
 from agentkit.source import Source
 
 if TYPE_CHECKING:
+    from agentkit.budget import Budget
+    from agentkit.journal import Journal
     from agentkit.ratelimit import RateLimiter
     from agentkit.retry import RetryPolicy
 
@@ -52,6 +54,8 @@ class ParallelAgentExecutor:
     - `max_failures=n`: with `"collect"`, stop at the n-th failure.
     - `rate_limiter`: a `RateLimiter`, for starts and tokens per minute; may be shared as well.
     - `retry`: a `RetryPolicy`; while a task backs off it holds no slot and no thread.
+    - `budget`: a `Budget` of calls, tokens or money; what it refuses is `rejected`, and no further task starts.
+    - `journal`: a `Journal`; what it knows as done is taken from it, and what is finished is written to it.
     - `pool`: any `concurrent.futures.Executor`, for agents that are plain functions.
     - `isolate=True` gives each attempt a `contextvars` context of its own; without it, what an agent sets in a context
       variable is seen by the next task of the same worker.
@@ -64,6 +68,8 @@ class ParallelAgentExecutor:
         *,
         rate_limiter: RateLimiter | None = None,
         retry: RetryPolicy | None = None,
+        budget: Budget | None = None,
+        journal: Journal | None = None,
         timeout: float | None = None,
         deadline: float | None = None,
         on_error: str = "collect",
@@ -89,6 +95,11 @@ class ParallelAgentExecutor:
             raise TypeError(
                 f"retry must be a RetryPolicy, got {retry!r}; for three attempts write RetryPolicy(attempts=3)"
             )
+        for name, given, method in (("budget", budget, "acquire"), ("journal", journal, "ledger")):
+            if given is not None and not hasattr(given, method):
+                raise TypeError(f"{name} must be a {name.title()}, got {given!r}; make one with {name.title()}(...)")
+        self.budget, self.journal = budget, journal
+        """What a run may spend, and what is done stays done in; None for neither."""
         self.rate_limiter, self.retry = rate_limiter, retry
         """What bounds starts per minute, and what is tried again; None for neither."""
         self._isolate, self._progress = isolate, progress
@@ -152,7 +163,8 @@ class ParallelAgentExecutor:
 
     def _run(self, tasks: Any, agent_fn: Any, within: float | None, cost: Any = None, **how: Any) -> Run:
         settings = replace(self._settings, within=within)
-        source = Source(tasks, cost)
+        ledger = None if self.journal is None else self.journal.ledger(agent_fn)
+        source = Source(tasks, cost, None if ledger is None else ledger.recall)
         call, on_end = as_coroutine_function(agent_fn, self.limiter, pool=self.pool, serial=self.serial)
         attempter = Attempter(
             isolated(call) if self._isolate else call,
@@ -160,10 +172,11 @@ class ParallelAgentExecutor:
             agent=agent_fn,
             rate_limiter=self.rate_limiter,
             retry=self.retry,
+            budget=self.budget,
             observe=getattr(self.limiter, "observe", None),
         )
         bar = progress_bar(source.total) if self._progress else None
-        return Run(source, attempter, self.limiter, settings, bar=bar, on_end=on_end, **how)
+        return Run(source, attempter, self.limiter, settings, bar=bar, ledger=ledger, on_end=on_end, **how)
 
     def __repr__(self) -> str:
         return f"<ParallelAgentExecutor {'serial' if self.serial else repr(self.limiter)[1:-1]}>"

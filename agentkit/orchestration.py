@@ -3,7 +3,8 @@
 What it holds: `SequentialOrchestrator` and `ParallelOrchestrator`; and, from files of their own,
 `CoordinatorOrchestrator` (`agentkit.coordinator`) and `Pipeline` (`agentkit.pipeline`).
 Guarantees: every agent gets its prompt and has its result, also the one that failed or never began; the final state
-depends on the answers alone, not on who finished first; both leave the same kind of state, so one can replace the other.
+depends on the answers alone, not on who finished first; both leave the same kind of state, so that one can take the
+other's place.
 Strategy: a turn is a task of an executor. Limits, retries, time limits, journal, budget and pictures are the
 executor's; nothing here runs anything by itself.
 Opened by notebook 10.
@@ -12,11 +13,12 @@ Opened by notebook 10.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
+from agentkit.agent import Agent
 from agentkit.conversation import ConversationState
 from agentkit.coordinator import CoordinatorOrchestrator, RoutingError
 from agentkit.executor import ParallelAgentExecutor
@@ -24,10 +26,12 @@ from agentkit.outcome import Outcome
 from agentkit.pipeline import Pipeline
 from agentkit.report import Report, attach
 from agentkit.semaphore import CapacityLimiter
-from agentkit.turns import AgentResult, Results, ask, executor_for, fold, pair, record, start, turn
+from agentkit.turns import AgentResult, Call, Results, after, ask, executor_for, fold, pair, record, start, turn
 
 __all__ = [
+    "Agent",
     "AgentResult",
+    "ConversationState",
     "CoordinatorOrchestrator",
     "OrchestratorStatistics",
     "ParallelOrchestrator",
@@ -90,8 +94,8 @@ class SequentialOrchestrator(_Orchestrator):
     >>> class Echo(Agent):
     ...     async def process(self, prompt, context):
     ...         return f"{prompt} after {len(context.messages)} messages"
-    >>> team = SequentialOrchestrator()
-    >>> state, results = asyncio.run(team.run_sequential([Echo("a"), Echo("b")], ["plan", "write"], ConversationState()))
+    >>> team, prompts = [Echo("a"), Echo("b")], ["plan", "write"]
+    >>> state, results = asyncio.run(SequentialOrchestrator().run_sequential(team, prompts, ConversationState()))
     >>> [result["result"] for result in results], [message["role"] for message in state.messages]
     (['plan after 0 messages', 'write after 2 messages'], ['user', 'assistant', 'user', 'assistant'])
 
@@ -109,19 +113,19 @@ class SequentialOrchestrator(_Orchestrator):
     ) -> tuple[ConversationState, Results]:
         """Run the agents in order; return the final state and one result per agent."""
         team, first = pair(agents, prompts), start(initial_state)
-        state, by_name = first, {agent.name: agent for agent, _ in team}
-        settled, outcomes = asyncio.Event(), list[Outcome]()
+        by_name, state = {agent.name: agent for agent, _ in team}, first
+        settled, outcomes, known = asyncio.Event(), list[Outcome](), after(first)
 
-        async def turns() -> AsyncIterator[dict[str, Any]]:
+        async def turns() -> AsyncGenerator[dict[str, Any], None]:
             for agent, prompt in team:
-                settled.clear()
-                yield turn(agent, agent.name, prompt)
+                yield turn(agent, agent.name, prompt, **known)
                 await settled.wait()
+                settled.clear()
 
         async def call(task: dict[str, Any]) -> Any:
             return await ask(by_name[task["agent"]], task["agent"], task["prompt"], state)
 
-        async with aclosing(turns()) as source, self.executor.stream(source, call) as run:
+        async with aclosing(turns()) as source, self.executor.stream(source, Call(type(self).__name__, call)) as run:
             try:
                 async for outcome in run:
                     state = fold(state, outcome.task["prompt"], record(outcome))
@@ -130,10 +134,9 @@ class SequentialOrchestrator(_Orchestrator):
             except Exception as error:
                 attach(error, Report(outcomes, limits=run._limits), "the run was stopped")
                 raise
-        reason = run._cut_off[1] if run._cut_off else None
+        cut = asyncio.CancelledError(f"not started: {(reason := run._cut_off and run._cut_off[1])}")
         for agent, prompt in team[len(outcomes) :]:
-            cut = asyncio.CancelledError(f"not started: {reason}")
-            outcomes.append(Outcome(len(outcomes), turn(agent, agent.name, prompt), error=cut))
+            outcomes.append(Outcome(len(outcomes), turn(agent, agent.name, prompt, **known), error=cut))
         return self._ended(team, first, Report(outcomes, limits=run._limits, stopped=reason))
 
     run = run_sequential
@@ -146,8 +149,8 @@ class ParallelOrchestrator(_Orchestrator):
     >>> class Echo(Agent):
     ...     async def process(self, prompt, context):
     ...         return f"{prompt} after {len(context.messages)} messages"
-    >>> team = ParallelOrchestrator(max_concurrent=3)
-    >>> state, results = asyncio.run(team.run_parallel([Echo("a"), Echo("b")], ["costs", "risks"], ConversationState()))
+    >>> team, prompts = [Echo("a"), Echo("b")], ["costs", "risks"]
+    >>> state, results = asyncio.run(ParallelOrchestrator(max_concurrent=3).run_parallel(team, prompts))
     >>> [(result["agent"], result["error"]) for result in results], dict(state.agent_outputs)["b"]
     ([('a', None), ('b', None)], 'risks after 0 messages')
 
@@ -172,17 +175,19 @@ class ParallelOrchestrator(_Orchestrator):
         async def call(task: dict[str, Any]) -> Any:
             return await ask(by_name[task["agent"]], task["agent"], task["prompt"], state)
 
-        tasks = [turn(agent, agent.name, prompt) for agent, prompt in team]
-        return self._ended(team, state, await self.executor.execute(tasks, call))
+        known = after(state)
+        tasks = [turn(agent, agent.name, prompt, **known) for agent, prompt in team]
+        return self._ended(team, state, await self.executor.execute(tasks, Call(type(self).__name__, call)))
 
     run = run_parallel
 
     async def run_with_limit(
         self, agent: Any, prompt: Any, state: ConversationState | None = None, timeout: float | None = TIMEOUT
     ) -> AgentResult:
-        """Run one agent within the limit that all runs of this orchestrator share; `timeout` in seconds, without the wait.
+        """Run one agent within the limit that all runs of this orchestrator share.
 
-        It bounds an attempt. A failure is in the result, unless the executor has `on_error="raise"`.
+        `timeout` bounds an attempt, in seconds, the wait for a slot not counted. A failure is in the
+        result, unless the executor has `on_error="raise"`.
         """
         team, context = pair([agent], [prompt]), start(state)
         if timeout is not None and not timeout > 0:
@@ -192,5 +197,6 @@ class ParallelOrchestrator(_Orchestrator):
             async with asyncio.timeout(timeout):
                 return await ask(agent, agent.name, task["prompt"], context)
 
-        report = await self.executor.execute([turn(agent, agent.name, prompt)], call)
+        task = turn(agent, agent.name, prompt, **after(context))
+        report = await self.executor.execute([task], Call(type(self).__name__, call))
         return self._ended(team, context, report)[1][0]

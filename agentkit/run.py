@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentkit.attempt import Attempter
 from agentkit.lending import lent
@@ -23,6 +23,9 @@ from agentkit.semaphore import CapacityLimiter
 from agentkit.settings import Settings
 from agentkit.source import Source
 from agentkit.workers import Workers
+
+if TYPE_CHECKING:
+    from agentkit.ledger import Ledger
 
 __all__ = ["Reader", "Run", "RunStatistics"]
 
@@ -74,12 +77,13 @@ class Run(Workers):
         keep: bool = True,
         ordered: bool = False,
         bar: Any = None,
+        ledger: Ledger | None = None,
         on_end: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(source, attempter, limiter, settings)
-        self._keep, self._ordered, self._bar, self._on_end = keep, ordered, bar, on_end
+        self._keep, self._ordered, self._bar, self._ledger, self._on_end = keep, ordered, bar, ledger, on_end
         source.kept = [] if keep else None
-        self._watchful, self._watched = not keep, not keep or bar is not None
+        self._watchful, self._watched = not keep, not keep or bar is not None or ledger is not None
         self._ready: deque[Outcome] = deque()  # stream: finished, not yet handed to the reader
         self._early: dict[int, Outcome] = {}  # ordered stream: finished ahead of their turn
         self._released = self.yielded = 0  # stream: outcomes moved to `_ready`, handed to the reader
@@ -148,7 +152,17 @@ class Run(Workers):
             return False
         return source.taken - self.yielded >= WINDOW * max(1, self.limiter.limit)
 
+    def _begin(self) -> None:
+        if self._ledger is not None and self._loop is None:
+            self._ledger.open(self._now)
+        super()._begin()
+
     def _settled(self, outcome: Outcome) -> None:
+        if self._ledger is not None and (error := self._ledger.record(outcome)) is not None:
+            self._failure = self._failure or error
+            self._attempter.close("cancelled", error)  # start nothing that could not be written down
+        if self._attempter.closed is not None:
+            self._wind_up()
         if self._bar is not None:
             self._bar.update()
         if self._keep:
@@ -163,11 +177,22 @@ class Run(Workers):
         if self._ready:
             self._news.set()
 
+    def _wind_up(self) -> None:
+        """Let tasks go by that cannot start any more; take none where that would have no end."""
+        source = self._source
+        if source.total is None:
+            source.exhausted = True
+            if source.waiting and not self._attempter.in_flight and self._attempter.closed is not None:
+                status, error = self._attempter.closed
+                self._cut(status, str(error))
+
     def _ended(self) -> None:
         if self._bar is not None:
             self._bar.close()
         if self._on_end is not None:
             self._on_end()
+        if self._ledger is not None:
+            self._ledger.close()
         self._news.set()
 
     # -- handing on -----------------------------------------------------------------------------------------------
@@ -190,6 +215,8 @@ class Run(Workers):
             kept = self._source.kept or []
             rest = self._source.rest(reason) if reason else []
             outcomes = sorted(kept + rest, key=lambda outcome: outcome.task_id)
+            if self._attempter.closed is not None:
+                reason = _not_started(self._attempter.closed[1], outcomes)
             self._report = Report(outcomes, limits=self._limits, stopped=reason)
             if (failure := self._failure or broken) is not None:
                 attach(failure, self._report, "the run was stopped")
@@ -220,6 +247,15 @@ class Run(Workers):
         if (failure := self._failure or self._source.error) is not None:
             raise failure
         return None
+
+
+def _not_started(error: Exception, outcomes: list[Outcome]) -> str:
+    """Why a run started no more tasks, and how many those are."""
+    count = sum(1 for outcome in outcomes if outcome.started is None and outcome.status != "success")
+    if hasattr(error, "not_started"):  # a budget's refusal says so itself
+        error.not_started = count, len(outcomes)
+        return str(error)
+    return f"{count} of {len(outcomes)} tasks not started: {error}"
 
 
 class Reader:

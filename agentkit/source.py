@@ -26,7 +26,12 @@ class Source:
     (2, 'bcd', 'a', None)
     """
 
-    def __init__(self, tasks: Any, cost: Callable[[Any], float] | None = None) -> None:
+    def __init__(
+        self,
+        tasks: Any,
+        cost: Callable[[Any], float] | None = None,
+        recall: Callable[[Outcome], None] | None = None,
+    ) -> None:
         if isinstance(tasks, str | bytes):
             raise TypeError(f"tasks must be an iterable of tasks, got the single text {tasks!r:.40}; put it in a list")
         self.slow = isinstance(tasks, AsyncIterable)
@@ -47,6 +52,7 @@ class Source:
         """Whether there will be no more."""
         self.error: Exception | None = None
         """What the source raised, if that is why there will be no more."""
+        self._recall = recall  # ends the outcome of a task that a journal knows as done
         self._tasks: Any = aiter(tasks) if self.slow else iter(tasks)
         self._turn = asyncio.Lock()
 
@@ -65,9 +71,20 @@ class Source:
         number = self.taken
         self.taken = number + 1
         outcome = Outcome(number if self._order is None else self._order[number], task)
+        if self._recall is not None and not self._recalled(outcome):
+            return None
         if self.kept is not None:
             self.kept.append(outcome)
         return outcome
+
+    def _recalled(self, outcome: Outcome) -> bool:
+        """Ask the journal; where it cannot say, the input ends."""
+        assert self._recall is not None
+        try:
+            self._recall(outcome)
+        except Exception as error:
+            self.exhausted, self.error, self.taken = True, error, self.taken - 1
+        return self.error is None
 
     async def take_slowly(self, now: Callable[[], float]) -> Outcome | None:
         """Do the same for a slow source; `now` says when the task arrived."""
@@ -87,6 +104,8 @@ class Source:
             self.waiting -= 1
         outcome = Outcome(self.taken, task, submitted=now())
         self.taken += 1
+        if self._recall is not None and not self._recalled(outcome):
+            return None
         if self.kept is not None:
             self.kept.append(outcome)
         return outcome
@@ -97,7 +116,7 @@ class Source:
             return []
         self.kept = None
         outcomes = list(iter(self.take, None))
-        for outcome in outcomes:
+        for outcome in (outcome for outcome in outcomes if outcome.finished is None):
             outcome.error = asyncio.CancelledError(f"not started: {reason}")
         return outcomes
 

@@ -1,7 +1,7 @@
-"""What orchestrators share: an agent's turn, the record of it, and the log of several runs as one.
+"""What orchestrators share: an agent's turn, and the record of it.
 
-What it holds: `AgentResult` and `Results`, which `run_*` return; and `pair`, `ask`, `fold` and `Log`, of which the
-orchestrators are made.
+What it holds: `AgentResult`, `Results` and `Coordinated`, which `run_*` return; and `pair`, `turn`, `ask`, `record` and
+`fold`, of which the orchestrators are made.
 Guarantees: one result per turn, also for turns that never began; an error's text is never empty; `""` is an answer
 and None is not; state is changed by one writer, in the order of the agents, whoever finished first.
 Strategy: a turn is a task for an executor, written as plain data, so that limits, retries and a journal apply to it.
@@ -12,19 +12,34 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 from agentkit.agent import ChatAgent, Reply
 from agentkit.conversation import ConversationState
 from agentkit.executor import ParallelAgentExecutor
-from agentkit.frozen import freeze
-from agentkit.outcome import Outcome, Reads, Span, clock, current
+from agentkit.frozen import freeze, thaw
+from agentkit.outcome import Outcome, Reads
 from agentkit.report import Report
-from agentkit.run import Run
 
-__all__ = ["AgentResult", "Log", "Results", "ask", "checked", "executor_for", "fold", "pair", "record", "start", "turn"]
+__all__ = [
+    "AgentResult",
+    "Call",
+    "Coordinated",
+    "Results",
+    "after",
+    "ask",
+    "checked",
+    "executor_for",
+    "fold",
+    "label",
+    "pair",
+    "record",
+    "start",
+    "turn",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +92,7 @@ class Results(list[AgentResult]):
     def plot(self, kind: str = "timeline", **options: Any) -> Any:
         """Draw the run, as `Report.plot`; the rows of a timeline carry the agents' names."""
         if kind == "timeline":
-            options.setdefault("labels", _label)
+            options.setdefault("labels", label)
         return self.report.plot(kind, **options)
 
     def __repr__(self) -> str:
@@ -85,7 +100,24 @@ class Results(list[AgentResult]):
         return f"<{type(self).__name__}: {'; '.join(said) or 'none'}>"
 
 
-def _label(outcome: Outcome) -> str:
+class Coordinated(Results):
+    """The results of a coordinated run: the specialists' of each round in the order of the plan, then the lead's."""
+
+    answer: Any = None
+    """What the lead made of it; None where nothing could be joined."""
+    rounds: int = 0
+    """Plans that were carried out."""
+    stopped: str | None = None
+    """Why it ended before the lead was content; None if the lead was, or all rounds were used."""
+
+    @property
+    def usage(self) -> Any:
+        """What all turns cost together, where the agents say so."""
+        return self.report.summary.usage
+
+
+def label(outcome: Outcome) -> str:
+    """Name a turn for a picture."""
     task = outcome.task
     return f"{task['agent']} {task['step']}" if "step" in task else str(task["agent"])
 
@@ -104,7 +136,7 @@ def executor_for(max_concurrent: Any, usual: Any, executor: Any, **settings: Any
         raise TypeError(f"executor must be a ParallelAgentExecutor, got {executor!r:.80}; leave it out for a plain one")
     if max_concurrent != usual:
         raise TypeError(
-            f"max_concurrent={max_concurrent!r} and executor= were both given, and the executor has a limit of its own; "
+            f"max_concurrent={max_concurrent!r} and executor= were both given, and an executor has its own limit; "
             "write ParallelAgentExecutor(max_concurrency=...)"
         )
     return executor
@@ -156,6 +188,28 @@ def turn(agent: Any, name: str, prompt: Any, **more: Any) -> dict[str, Any]:
     return task if bound is None else {**task, "max_tokens": bound}
 
 
+def after(state: ConversationState) -> dict[str, str]:
+    """Return what makes a turn after this state another task than the same turn after another state.
+
+    A journal would else take the answer to "Go on." from the conversation in which it was given first.
+    """
+    if not state.messages and not state.agent_outputs:
+        return {}
+    said = repr((state.to_messages(), sorted(thaw(state.agent_outputs).items())))
+    return {"after": sha256(said.encode()).hexdigest()[:16]}
+
+
+class Call:
+    """An async function of a turn, with the name of the team, which is what a journal knows the work by."""
+
+    def __init__(self, name: str, fn: Callable[[dict[str, Any]], Awaitable[Any]]) -> None:
+        self.name, self._fn = name, fn
+
+    async def __call__(self, task: dict[str, Any]) -> Any:
+        """Take the turn."""
+        return await self._fn(task)
+
+
 # -- a turn, and after it -----------------------------------------------------------------------------------------
 
 
@@ -205,50 +259,3 @@ def fold(state: ConversationState, prompt: Any, result: AgentResult) -> Conversa
         return state
     state = state if prompt is None else state.add_message("user", prompt)
     return state.add_message("assistant", result.result, name=result.agent).add_output(result.agent, result.result)
-
-
-class Log:
-    """Several runs, one after another, as one log on one clock.
-
-    Inside a task of another executor, what happens here is noted there as well: a span for each turn and for what
-    went on inside it, so that the outer timeline shows the whole tree.
-    """
-
-    def __init__(self) -> None:
-        self.began = asyncio.get_running_loop().time()
-        self.outcomes: list[Outcome] = []
-        self.limits: list[tuple[float, float]] = []
-        self._outer = current.get()
-        self._shift = 0.0 if self._outer is None else self.began - clock.get()[1]
-
-    def add(self, run: Run, outcomes: Sequence[Outcome]) -> None:
-        """Add a run's outcomes, with their times counted from the start of this log."""
-        by = run._began - self.began
-        self.limits += [(at + by, limit) for at, limit in run._limits]
-        for outcome in outcomes:
-            _move(outcome, by)
-            outcome.task_id = len(self.outcomes)
-            self.outcomes.append(outcome)
-            self._tell(outcome)
-
-    def report(self, stopped: str | None = None) -> Report:
-        """Return all of it as one report."""
-        return Report(self.outcomes, limits=self.limits, stopped=stopped)
-
-    def _tell(self, outcome: Outcome) -> None:
-        if self._outer is None or outcome.started is None or outcome.finished is None:
-            return
-        label, by = _label(outcome), self._shift
-        inside = [Span(f"{s.name} · {label}", s.started + by, s.finished + by) for s in outcome.spans]
-        self._outer.spans += (Span(label, outcome.started + by, outcome.finished + by), *inside)
-
-
-def _move(outcome: Outcome, by: float) -> None:
-    outcome.submitted += by
-    outcome.started = None if outcome.started is None else outcome.started + by
-    outcome.finished = None if outcome.finished is None else outcome.finished + by
-    stretches = [*(outcome._attempts or ()), *outcome.spans]
-    moved: list[Any] = [replace(s, started=s.started + by, finished=s.finished + by) for s in stretches]
-    if outcome._attempts is not None:
-        outcome._attempts = tuple(moved[: len(outcome._attempts)])
-    outcome.spans = tuple(moved[len(moved) - len(outcome.spans) :])

@@ -186,10 +186,10 @@ class Workers:
                     self._spawn()
                 current.set(outcome)
                 held.outcome = outcome
-                if not holding:
+                if not holding and outcome.finished is None:
                     now = None
                     holding = await self._slot(outcome, me)
-                if holding:
+                if holding and outcome.finished is None:  # a journal may know the task as done
                     wait = await attempt(outcome, me, now)
                     if wait is not None:
                         self._try_again(outcome, wait)

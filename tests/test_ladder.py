@@ -26,7 +26,7 @@ LADDER: dict[str, set[str]] = {
     "retry": {"hints"},
     "hints": set(),
     "budget": set(),
-    "journal": set(),
+    "journal": {"agent"},
     "state": set(),
     "locks": set(),
 }
@@ -35,6 +35,12 @@ TOPIC = {
     "adaptive": "semaphore",
     "agent_call": "executor",
     "attempt": "executor",
+    "chat": "agent",
+    "journalfile": "journal",
+    "ledger": "journal",
+    "packing": "journal",
+    "spending": "budget",
+    "reply": "agent",
     "allowance": "ratelimit",
     "failures": "retry",
     "pacing": "ratelimit",
@@ -51,13 +57,19 @@ TOPIC = {
     "watchdog": "executor",
     "workers": "executor",
     "outcome": "report",
+    "coordinator": "orchestration",
+    "pipeline": "orchestration",
+    "routing": "orchestration",
+    "station": "orchestration",
+    "turnlog": "orchestration",
+    "turns": "orchestration",
     "conversation": "state",
     "frozen": "state",
     "lockorder": "locks",
     "tracedlock": "locks",
 }
 # Packages that a file of the core may import, inside a function or for type checkers only.
-LAZY = {"openai": None, "pandas": {"report"}, "tqdm": {"progress"}, "distributed": {"cluster"}}
+LAZY = {"openai": None, "pandas": {"report", "journal"}, "tqdm": {"progress"}, "distributed": {"cluster"}}
 
 
 def _below(topic: str) -> set[str]:

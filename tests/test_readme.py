@@ -18,8 +18,8 @@ def test_readme_example_runs(number, tmp_path, monkeypatch):
 
 
 def test_readme_has_an_example_for_each_way():
-    """There are three ways to use the kit and an example for each."""
-    assert len(EXAMPLES) == 3
+    """There are three ways to use the kit and an example for each; experiments have a second one."""
+    assert len(EXAMPLES) == 4
 
 
 def test_readme_links_lead_somewhere():

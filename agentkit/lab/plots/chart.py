@@ -68,7 +68,9 @@ class Chart:
             canvas.draw()
         image = Image.frombuffer("RGBA", canvas.get_width_height(), bytes(canvas.buffer_rgba()), "raw", "RGBA", 0, 1)
         file = io.BytesIO()
-        image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(file, "png", optimize=True)
+        image.convert("RGB").quantize(COLOURS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
+            file, "png", optimize=True
+        )
         return file.getvalue()
 
     def save(self, path: str | Path, *, dpi: int = 2 * DPI) -> Path:

@@ -1,0 +1,167 @@
+"""The file of a journal: whole lines or none, one writer at a time.
+
+What it holds: `JournalFile` and `JournalError`.
+Guarantees: a line is with the operating system before `append` returns, so it survives the death of the process (and,
+with `sync`, of the machine); a line that could not be written whole is taken back, kept, and written with the next.
+Strategy: unbuffered appends, one system call each; an advisory lock (flock) where the system has one; on opening, a
+torn last line, which a crash may leave, is cut off.
+Opened by notebook 09, with `agentkit.journal`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from io import FileIO
+from pathlib import Path
+
+__all__ = ["JournalError", "JournalFile"]
+
+
+class JournalError(RuntimeError):
+    """A journal that cannot be used as it is asked to be; the message says what to do."""
+
+
+class JournalFile:
+    r"""Lines appended to a file, each whole or not at all.
+
+    >>> import tempfile
+    >>> file = JournalFile(Path(tempfile.mkdtemp(), "lines"))
+    >>> file.open()
+    >>> file.append(b"one\n"), file.append(b"two\n"), list(file.lines())
+    (0, 4, [(0, b'one\n'), (4, b'two\n')])
+    >>> file.close()
+    """
+
+    def __init__(self, path: Path, *, sync: bool = False) -> None:
+        self.path, self._sync = path, sync
+        self._file: FileIO | None = None
+        self.size = 0
+        """Bytes of whole lines."""
+        self.torn = 0
+        """Bytes of torn last lines cut off so far."""
+        self.unwritten = b""
+        """Lines that could not be written yet."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this process is writing to it."""
+        return self._file is not None
+
+    def open(self) -> None:
+        """Open for appending, alone; cut off a torn last line, and write what could not be written before."""
+        try:
+            file = FileIO(self.path, "a+")
+        except OSError as error:
+            raise JournalError(
+                f"journal {str(self.path)!r} cannot be written: {error.strerror or error}; "
+                "use a path in a folder that exists and that you may write to"
+            ) from error
+        try:
+            _lock(file, self.path)
+            self.size = file.seek(0, os.SEEK_END)
+            self._cut_torn_line(file)
+            self._file = file
+            if self.unwritten:
+                self.append(b"")
+        except BaseException:
+            self._file = None
+            file.close()
+            raise
+
+    def _cut_torn_line(self, file: FileIO) -> None:
+        end = whole = self.size
+        while whole:  # look for the last line's end, backwards
+            start = max(0, whole - 65_536)
+            file.seek(start)
+            found = file.read(whole - start).rfind(b"\n")
+            whole = start if found < 0 else start + found + 1
+            if found >= 0:
+                break
+        if whole == end:
+            return
+        file.seek(whole)
+        if whole == 0 and not file.read(20).startswith(b'{"agentkit journal":'[: end - whole]):
+            raise JournalError(f"{str(self.path)!r} is not a journal; use another path, nothing was changed")
+        file.truncate(whole)
+        self.torn, self.size = self.torn + end - whole, whole
+
+    def append(self, line: bytes) -> int:
+        """Write a line and return the offset it begins at; raises `JournalError` if the disk does not take it."""
+        if self._file is None:
+            raise JournalError(f"journal {str(self.path)!r} is not open")
+        data, start = self.unwritten + line if self.unwritten else line, self.size
+        try:
+            written = self._file.write(data)
+            while written < len(data):  # the disk took a part; asking again says why
+                written += self._file.write(data[written:])
+            if self._sync:
+                os.fsync(self._file.fileno())
+        except OSError as error:
+            self.unwritten = data
+            self._take_back()
+            raise JournalError(
+                f"journal {str(self.path)!r} cannot be written: {error.strerror or error}; {data.count(10)} results "
+                "are kept in memory and in the report; make room, and run again with the same journal"
+            ) from error
+        self.unwritten, self.size = b"", start + len(data)
+        return self.size - len(line)
+
+    def _take_back(self) -> None:
+        assert self._file is not None
+        try:
+            self._file.truncate(self.size)
+        except OSError:  # the next to open it will cut the torn line off
+            pass
+
+    def line(self, offset: int) -> bytes:
+        """The line that begins at `offset`, of a file that is open."""
+        assert self._file is not None
+        self._file.seek(offset)
+        data = self._file.read(4_096)
+        while b"\n" not in data and (more := self._file.read(len(data))):
+            data += more
+        return data[: data.index(b"\n") + 1]
+
+    def lines(self, offset: int = 0) -> Iterator[tuple[int, bytes]]:
+        """Every whole line from `offset` on, with the offset it begins at; also of a file others are writing to."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(offset)
+                for line in file:
+                    if line.endswith(b"\n"):
+                        yield offset, line
+                    offset += len(line)
+        except FileNotFoundError:
+            return
+
+    def close(self) -> None:
+        """Let others write. What could not be written is tried once more, and else kept for the next `open`."""
+        if self._file is None:
+            return
+        try:
+            if self.unwritten:
+                self.append(b"")
+        except JournalError:  # the run has said so already
+            pass
+        finally:
+            self._file.close()
+            self._file = None
+
+
+def _lock(file: FileIO, path: Path) -> None:
+    """Lock a file against other writers, here or in other processes, until it is closed."""
+    if sys.platform == "win32":  # no advisory locks there
+        return
+    import fcntl
+
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise JournalError(
+            f"journal {str(path)!r} is in use by another run, here or in another process; wait until that has ended, "
+            "hand in the same Journal object, or use another path"
+        ) from None
+    except OSError:  # a file system without locks
+        pass
