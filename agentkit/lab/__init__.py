@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from agentkit.lab.notebook import setup
     from agentkit.lab.provider import Provider
     from agentkit.lab.races import Exploration, explore
-    from agentkit.lab.widgets import ControlRoom, Scheduler, Stepper, predict, tune
+    from agentkit.lab.widgets import ControlRoom, Scheduler, Stepper
+    from agentkit.lab.widgets.predict import predict
+    from agentkit.lab.widgets.tune import tune
 
 _HOME = {
     "ControlRoom": "widgets",
