@@ -38,7 +38,7 @@ class JournalRecord:
     status: str
     """`success`, or `failed`, `timeout` or `rejected` for one that is tried again."""
     task: str
-    """The beginning of the task, where it is a text; empty otherwise."""
+    """The beginning of the task, where it is a text; else its key."""
     result: Any
     """What the agent returned; None for a failure."""
     error: str
@@ -211,7 +211,11 @@ class Journal:
         for start, line in self._file.lines(offset):
             found = self.packer.value(line.decode())
             if "key" in found:
-                label, result, error = found.get("task", ""), found.get("result"), found.get("error", "")
+                label, result, error = (
+                    found.get("task", found["key"].partition("\n")[0]),
+                    found.get("result"),
+                    found.get("error", ""),
+                )
                 how = found["attempts"], found["seconds"]
                 record = JournalRecord(found["key"], found["status"], label, result, error, *how)
                 yield start + len(line), record

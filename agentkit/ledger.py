@@ -20,14 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from agentkit.journalfile import JournalError
 from agentkit.outcome import Outcome
-from agentkit.packing import stable_key, stable_text, without_secrets
+from agentkit.packing import SHORT, stable_key, stable_text, without_secrets
 
 if TYPE_CHECKING:
     from agentkit.journal import Journal, JournalRecord
 
 __all__ = ["Follower", "Ledger", "named", "work_of"]
-
-_LABEL = 100  # characters of a task that are stored, for people to read
 
 
 class Ledger:
@@ -82,7 +80,7 @@ class Ledger:
         if self._own is not None:
             raise ValueError(f"key must tell tasks apart, and gave {key!r} twice, the second time for {task!r:.60}")
         self._repeats[key] = count = self._repeats.get(key, 1) + 1
-        return f"{key}#{count}"
+        return f"{key}\n#{count}"  # no key of a task has a line break in it
 
     def record(self, outcome: Outcome) -> JournalError | None:
         """Write down how a task ended; return the error if that is impossible."""
@@ -93,7 +91,8 @@ class Ledger:
         succeeded, task, journal = status == "success", outcome.task, self._journal
         try:
             end = '"result":' + self._packed(outcome.result) if succeeded else _error(outcome)
-            label = f'"task":{quoted(without_secrets(task, _LABEL))},' if type(task) is str else ""
+            shown = type(task) is str and task is not key and self._own is None
+            label = f'"task":{quoted(without_secrets(task, SHORT))},' if shown else ""
             attempts = 1 if outcome._attempts is None else len(outcome._attempts)
             line = f'{{"key":{quoted(key)},"status":"{status}",{label}"attempts":{attempts},'
             offset = self._append(f'{line}"seconds":{finished - started:.6g},{end}}}\n'.encode("ascii"))

@@ -42,7 +42,8 @@ class Pipeline:
     such stages share its slots. Plain functions run in threads, as everywhere. `max_queue`: items that may wait
     between two stages, and before the reader. Out come `Outcome`s as they finish: `.task` is the item that went in,
     `.result` what the last stage made of it, `.spans` the time in each stage. With `on_error="raise"` the first
-    failure ends the flow and is raised; with `"collect"` it comes out like any other.
+    failure ends the flow and is raised; with `"collect"` it comes out like any other. What `execute` returns draws
+    the queues between the stages: `.plot("stages")`.
     """
 
     def __init__(

@@ -122,7 +122,10 @@ def test_stable_key_is_equal_exactly_for_equal_tasks(one, other):
 
 def test_stable_key_does_not_depend_on_the_process():
     """A literal, so that a change of the key, which would make every task new, is noticed; sets have no order."""
-    assert stable_key("What is a race condition?") == "e32709afae222d4fd7b5d21aaa00dfc8"
+    assert stable_key("What is a race condition? " * 5) == "d0362ce1dea14a1ba6f4a5a14e182cc8"
+    assert stable_key(["What", "why"]) == "05b8eaaf544c696e8bd40f6a5f4d51c6"
+    assert stable_key("What is a race condition?") == "What is a race condition?"
+    assert stable_key("use sk-abcdefgh12345678").isalnum()
     assert stable_key({"b": {"y", "x"}, "a": Finding("c", ())}) == stable_key({"a": Finding("c", ()), "b": {"x", "y"}})
     assert stable_key("1") != stable_key(1)
 

@@ -128,7 +128,26 @@ LOST = [
     {"step": 2, "task": "B", "line": 6, "source": "seen = n", "ended": True, "n": ("0", "0")},
     {"step": 3, "task": "A", "line": 8, "source": "n = seen + 1", "ended": True, "n": ("0", "1")},
 ]
+
+
+def through_a_pipeline(waits: list[tuple[str, float, float]]) -> Report:
+    """One item that waited like this in front of the stages."""
+    spans = tuple(Span(f"waiting for {stage}", started, finished) for stage, started, finished in waits)
+    return Report([Outcome(0, "item", "success", started=0.0, finished=10.0, spans=spans)])
+
+
 CASES: dict[str, Case] = {
+    "stages": (
+        lambda waits: plots.stages(through_a_pipeline(waits)),
+        lambda: [("read", 0.0, 1.0), ("write", 2.0, 7.0)],
+        "<Stages: 1 item in 10 s; read: at most 1 waiting, 0.1 on average; write: at most 1 waiting, 0.5 on average>",
+        [
+            lambda waits: waits[:1],
+            lambda waits: [waits[0], ("write", 2.0, 8.0)],
+            lambda waits: [("send", 0.0, 1.0), waits[1]],
+            lambda waits: [*waits, ("write", 3.0, 4.0)],
+        ],
+    ),
     "interleaving": (
         plots.interleaving,
         lambda: [dict(row) for row in LOST],
@@ -243,7 +262,7 @@ CASES: dict[str, Case] = {
         [with_row(0, None), with_row(1, ("thread 3", 0.25, 1.0)), with_row(2, ("thread 1", 1.0, 3.0))],
     ),
 }
-REPORT_KINDS = ("cost", "in_flight", "latency", "little", "queue_depth", "storm", "timeline")
+REPORT_KINDS = ("cost", "in_flight", "latency", "little", "queue_depth", "stages", "storm", "timeline")
 
 
 @pytest.mark.parametrize("kind", CASES)

@@ -20,6 +20,7 @@ from agentkit.lab.plots.limits import bucket, little
 from agentkit.lab.plots.lines import ways
 from agentkit.lab.plots.load import in_flight, queue_depth
 from agentkit.lab.plots.pool import pool
+from agentkit.lab.plots.stages import stages
 from agentkit.lab.plots.storm import storm
 from agentkit.lab.plots.tally import outcomes
 from agentkit.lab.plots.timeline import timeline
@@ -39,6 +40,7 @@ __all__ = [
     "outcomes",
     "pool",
     "queue_depth",
+    "stages",
     "storm",
     "timeline",
     "ways",
@@ -50,6 +52,7 @@ _KINDS: dict[str, Callable[..., Chart]] = {
     "latency": latency,
     "little": little,
     "queue_depth": queue_depth,
+    "stages": stages,
     "storm": storm,
     "timeline": timeline,
 }
