@@ -85,7 +85,7 @@ class Journal:
 
     - `work` names the work; without it, it is the agent's name, model and instructions, or its function's name. A
       journal of other work is refused.
-    - `key(task)` is what a task is recognised by; without it, a hash of the task, where that is stable.
+    - `key(task)` is what a task is recognised by; without it, a short text itself, else a hash, where that is stable.
     - `types`: dataclasses, besides `Reply` and `Usage`, that your results are made of.
     - `sync=True` waits for the disk itself at each record: only that survives a power cut, at 100 times the cost.
     """

@@ -91,8 +91,9 @@ class Ledger:
         succeeded, task, journal = status == "success", outcome.task, self._journal
         try:
             end = '"result":' + self._packed(outcome.result) if succeeded else _error(outcome)
-            shown = type(task) is str and task is not key and self._own is None
-            label = f'"task":{quoted(without_secrets(task, SHORT))},' if shown else ""
+            label = ""
+            if task is not key and type(task) is str:
+                label = f'"task":{quoted(without_secrets(task, SHORT))},'
             attempts = 1 if outcome._attempts is None else len(outcome._attempts)
             line = f'{{"key":{quoted(key)},"status":"{status}",{label}"attempts":{attempts},'
             offset = self._append(f'{line}"seconds":{finished - started:.6g},{end}}}\n'.encode("ascii"))

@@ -136,7 +136,7 @@ def stable_key(task: Any, whose: str = "") -> str:
     `whose` goes into the hash, so that the same task has another key for another agent.
     """
     if type(task) is str:
-        if not whose and len(task) <= SHORT and task.isprintable() and without_secrets(task) is task:
+        if not whose and len(task) <= SHORT and task.isprintable() and without_secrets(task) == task:
             return task
         text = quoted(task)
     else:

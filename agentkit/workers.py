@@ -24,7 +24,7 @@ from agentkit.source import Source
 
 __all__ = ["Workers"]
 
-FAIR = 0.005, 500  # seconds and tasks: a share of the loop's time for agents that never suspend
+FAIR = 0.005, 100  # seconds and tasks: a share of the loop's time for agents that never suspend
 
 
 class Workers:
