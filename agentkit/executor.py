@@ -176,7 +176,8 @@ class ParallelAgentExecutor:
             observe=getattr(self.limiter, "observe", None),
         )
         bar = progress_bar(source.total) if self._progress else None
-        return Run(source, attempter, self.limiter, settings, bar=bar, ledger=ledger, on_end=on_end, **how)
+        how |= {"bar": bar, "ledger": ledger, "on_end": on_end, "on_loop": not self.serial}
+        return Run(source, attempter, self.limiter, settings, **how)
 
     def __repr__(self) -> str:
         return f"<ParallelAgentExecutor {'serial' if self.serial else repr(self.limiter)[1:-1]}>"

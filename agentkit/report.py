@@ -22,6 +22,8 @@ from agentkit.outcome import STATUSES, Attempt, Outcome, Reads, Span, span
 if TYPE_CHECKING:
     import pandas
 
+    from agentkit.stalls import Stall
+
 __all__ = ["STATUSES", "Attempt", "Outcome", "Report", "Span", "Summary", "attach", "peak", "percentile", "span"]
 
 
@@ -105,6 +107,7 @@ class Report(Reads):
         *,
         limits: Sequence[tuple[float, float]] = (),
         stopped: str | None = None,
+        stalls: Sequence[Stall] = (),
     ) -> None:
         self.individual_results = list(individual_results)
         """One `Outcome` per task, in the order of the input."""
@@ -114,6 +117,8 @@ class Report(Reads):
         """The concurrency limit over time as `(second, limit)`; several rows where it was changed during the run."""
         self.stopped = stopped
         """Why the run ended before its input did; None if it ran to the end."""
+        self.stalls = tuple(stalls)
+        """Which agents blocked the loop for more than 0.1 s, for how long, and where; watched in real time only."""
 
     @property
     def results(self) -> list[Any]:

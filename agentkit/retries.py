@@ -76,6 +76,7 @@ class Retries:
 
     def __init__(self, policy: RetryPolicy) -> None:
         self.policy, self.pause = policy, Pause()
+        self._started = self.pause.start
         self._rng = random.Random(policy.seed)
         reserve = policy.budget.reserve if policy.budget else 0.0
         self._level = {"fault": reserve, "refused": reserve}
@@ -90,7 +91,7 @@ class Retries:
 
     def start(self, now: float, retry: bool = False) -> None:
         """Note that an attempt starts."""
-        self.pause.start(now)
+        self._started(now)
         if retry:
             self._retries += 1
         else:

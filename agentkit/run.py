@@ -22,6 +22,7 @@ from agentkit.report import Outcome, Report, attach
 from agentkit.semaphore import CapacityLimiter
 from agentkit.settings import Settings
 from agentkit.source import Source
+from agentkit.stalls import Heart, Stall, is_real
 from agentkit.workers import Workers
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Run(Workers):
         bar: Any = None,
         ledger: Ledger | None = None,
         on_end: Callable[[], None] | None = None,
+        on_loop: bool = True,
     ) -> None:
         super().__init__(source, attempter, limiter, settings)
         self._keep, self._ordered, self._bar, self._ledger, self._on_end = keep, ordered, bar, ledger, on_end
@@ -89,6 +91,10 @@ class Run(Workers):
         self._released = self.yielded = 0  # stream: outcomes moved to `_ready`, handed to the reader
         self._news: asyncio.Event = asyncio.Event()  # stream: something is ready, or the run has ended
         self._report: Report | None = None
+        self._on_loop = on_loop  # whether agents run on the loop, which they should not block
+        self._heart: Heart | None = None
+        self.stalls: list[Stall] = []
+        """Agents that have blocked the loop so far, and for how long."""
 
     # -- what a caller may do -------------------------------------------------------------------------------------
 
@@ -153,9 +159,21 @@ class Run(Workers):
         return source.taken - self.yielded >= WINDOW * max(1, self.limiter.limit)
 
     def _begin(self) -> None:
-        if self._ledger is not None and self._loop is None:
+        if self._loop is not None:
+            return
+        if self._ledger is not None:
             self._ledger.open(self._now)
         super()._begin()
+        loop = asyncio.get_running_loop()
+        if self._on_loop and is_real(loop):
+            self._heart = Heart(loop, self._works_for)
+            self.stalls = self._heart.watch.stalls
+
+    def _works_for(self, worker: asyncio.Task[Any]) -> int | None:
+        """The task a worker is busy with; asked by another thread."""
+        held = self._workers.get(worker)
+        outcome = None if held is None else held.outcome
+        return None if outcome is None or outcome.finished is not None else outcome.task_id
 
     def _settled(self, outcome: Outcome) -> None:
         if self._ledger is not None and (error := self._ledger.record(outcome)) is not None:
@@ -187,6 +205,8 @@ class Run(Workers):
                 self._cut(status, str(error))
 
     def _ended(self) -> None:
+        if self._heart is not None:
+            self._heart.stop()
         if self._bar is not None:
             self._bar.close()
         if self._on_end is not None:
@@ -209,15 +229,16 @@ class Run(Workers):
             raise
         if self._report is None:
             broken = self._source.error
-            reason = f"the source of tasks failed: {type(broken).__name__}" if broken else None
-            if self._cut_off:
-                reason = self._cut_off[1]
+            failed = f"the source of tasks failed: {type(broken).__name__}" if broken else None
+            reason = self._cut_off[1] if self._cut_off else failed
             kept = self._source.kept or []
             rest = self._source.rest(reason) if reason else []
-            outcomes = sorted(kept + rest, key=lambda outcome: outcome.task_id)
+            outcomes = kept + rest  # in the order in which they were taken
+            if not self._source.in_order:
+                outcomes.sort(key=lambda outcome: outcome.task_id)
             if self._attempter.closed is not None:
                 reason = _not_started(self._attempter.closed[1], outcomes)
-            self._report = Report(outcomes, limits=self._limits, stopped=reason)
+            self._report = Report(outcomes, limits=self._limits, stopped=reason, stalls=self.stalls)
             if (failure := self._failure or broken) is not None:
                 attach(failure, self._report, "the run was stopped")
         if (failure := self._failure or self._source.error) is not None:

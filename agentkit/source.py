@@ -42,6 +42,8 @@ class Source:
         self._order: list[int] | None = None  # input index of each task, where they are not taken in input order
         if cost is not None:
             tasks, self._order = _longest_first(tasks, cost)
+        self.in_order = cost is None
+        """Whether tasks are taken in the order of the input."""
         self.total = len(tasks) if isinstance(tasks, Sized) else None
         """How many tasks there are; None where that cannot be known."""
         self.taken = self.waiting = 0

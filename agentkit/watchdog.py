@@ -10,6 +10,7 @@ Strategy: the timer is set for the earliest instant and, when it fires, looks th
 from __future__ import annotations
 
 import asyncio
+from math import inf
 from typing import Any
 
 __all__ = ["Watchdog"]
@@ -18,18 +19,19 @@ __all__ = ["Watchdog"]
 class Watchdog:
     """Cancels each watched task at its instant, unless it is released first."""
 
-    __slots__ = ("_bitten", "_loop", "_timer", "_watched")
+    __slots__ = ("_bitten", "_due", "_loop", "_timer", "_watched")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._watched: dict[asyncio.Task[Any], float] = {}
         self._bitten: set[asyncio.Task[Any]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._due = inf  # when the timer fires
 
     def watch(self, task: asyncio.Task[Any], when: float) -> None:
         """Cancel `task` at the loop's instant `when`."""
         self._watched[task] = when
-        if self._timer is None or when < self._timer.when():
+        if when < self._due:
             self._set(when)
 
     def release(self, task: asyncio.Task[Any]) -> bool:
@@ -44,21 +46,20 @@ class Watchdog:
         """Clear the timer; watched tasks are left alone."""
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+            self._timer, self._due = None, inf
 
     def _set(self, when: float) -> None:
         self.close()
-        self._timer = self._loop.call_at(when, self._fire)
+        self._timer, self._due = self._loop.call_at(when, self._fire), when
 
     def _fire(self) -> None:
-        assert self._timer is not None
-        now = max(self._timer.when(), self._loop.time())
+        now = max(self._due, self._loop.time())
         for task, when in list(self._watched.items()):
             if when <= now:
                 del self._watched[task]
                 self._bitten.add(task)
                 task.cancel()
-        self._timer = None
+        self._timer, self._due = None, inf
         if self._watched:
             self._set(min(self._watched.values()))
 

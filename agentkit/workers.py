@@ -5,7 +5,6 @@ Guarantees: at most `limiter.limit` tasks in flight; memory grows with that limi
 was taken from the source gets exactly one outcome; nobody is left behind when the last worker leaves.
 Strategy: each worker takes the next item itself, so there is neither a queue nor an asyncio task per item; a worker
 that has found its first item makes two more; a slot is kept from item to item unless others wait for it.
-Taken apart in notebook 03.
 """
 
 from __future__ import annotations
@@ -35,9 +34,8 @@ class Workers:
         self._loop: asyncio.AbstractEventLoop | None = None  # None until the run begins
         self._began = 0.0
         self._end: float | None = None
-        self._workers: dict[asyncio.Task[None], bool] = {}  # whether it has had its first turn
-        self._staff = 0  # workers that are not about to leave
-        self._succeeded = self._failed = 0
+        self._workers: dict[asyncio.Task[None], Holder | None] = {}  # None until it has had its first turn
+        self._staff = self._succeeded = self._failed = 0  # staff: workers that are not about to leave
         self._paused = False
         self._watchful = False  # whether `_must_wait` has to be asked before each task
         self._watched = True  # whether `_settled` has to be told of each outcome
@@ -91,18 +89,17 @@ class Workers:
         """Make a worker, if there may be work for it; it makes the next ones when it has found some."""
         assert self._loop is not None
         busy = self._staff - (self._source.waiting if self._due else 0)
-        done = self._cut_off or (self._source.exhausted and not self._due)
-        if done or busy >= max(1, self.limiter.limit):
+        if self._cut_off or (self._source.exhausted and not self._due) or busy >= max(1, self.limiter.limit):
             return
         self._staff += 1
         worker = self._loop.create_task(self._work())
-        self._workers[worker] = False
+        self._workers[worker] = None
         worker.add_done_callback(self._left)
 
     def _left(self, worker: asyncio.Task[None]) -> None:
         begun = self._workers.pop(worker)
         if worker.cancelled():
-            self._staff -= not begun
+            self._staff -= begun is None
             self._cut("cancelled", "a worker was cancelled")
         elif (fatal := worker.exception()) is not None:
             self._cut("cancelled", f"an agent raised {type(fatal).__name__}", fatal)
@@ -153,11 +150,12 @@ class Workers:
     # -- one worker -----------------------------------------------------------------------------------------------
 
     async def _work(self) -> None:
-        me = asyncio.current_task()
+        me = asyncio.current_task(self._loop)  # with the loop named, it need not ask the system for the process id
         assert me is not None and self._loop is not None  # noqa: PT018
-        self._workers[me] = fresh = True
-        source, limiter, attempt = self._source, self.limiter, self._attempter.attempt
-        held, holding, outcome = Holder(limiter), False, None
+        source, limiter, attempter = self._source, self.limiter, self._attempter
+        call, start, raised, returned = attempter.call, attempter.start, attempter.raised, attempter.returned
+        self._workers[me] = held = Holder(limiter)
+        fresh, holding, outcome = True, False, None
         clock.set((self._loop.time, self._began))
         holder.set(held)
         now: float | None = None  # when the last attempt ended, if nothing was waited for since
@@ -174,7 +172,7 @@ class Workers:
                     holding = False
                 if self._due:
                     outcome = self._due.popleft()
-                elif self._cut_off or (self._staff > limiter.limit and self._staff > 1):
+                elif self._cut_off or (not holding and self._staff > limiter.limit and self._staff > 1):
                     return  # also where the limit fell, or a retry is over for which one more was needed
                 else:
                     outcome = await source.take_slowly(self._now) if source.slow else source.take()
@@ -188,11 +186,20 @@ class Workers:
                 held.outcome = outcome
                 if not holding and outcome.finished is None:
                     now = None
-                    holding = await self._slot(outcome, me)
+                    holding = (not self._paused and limiter.acquire_nowait()) or await self._slot(outcome, me)
                 if holding and outcome.finished is None:  # a journal may know the task as done
-                    wait = await attempt(outcome, me, now)
-                    if wait is not None:
-                        self._try_again(outcome, wait)
+                    leave = started = None
+                    if not attempter.gated or (leave := await attempter.ask_leave(outcome)):
+                        started = start(outcome, me, None if leave else now, leave)
+                    if started is not None:
+                        try:
+                            result = await call(outcome.task)
+                        except BaseException as error:
+                            wait = raised(outcome, error, me, started, leave)
+                        else:
+                            wait = returned(outcome, result, me, started, leave)
+                        if wait is not None:
+                            self._try_again(outcome, wait)
                 now = outcome.finished
                 if now is not None:
                     if outcome.status != "success" or self._watched:
@@ -203,7 +210,7 @@ class Workers:
                     if self._share < 0 or now > self._fair_until:
                         await self._be_fair()
                         now = None
-                outcome = None
+                outcome = result = None  # a worker that waits keeps nothing alive
                 if me.cancelling() and not self._cut_off:  # an agent has swallowed a cancellation that was for all
                     self._cut("cancelled", "a worker was cancelled")
         finally:
@@ -285,9 +292,7 @@ class Workers:
         on_error, most = self._settings.on_error, self._settings.max_failures
         if on_error != "collect":
             error = outcome.error if on_error == "raise" else None
-            if isinstance(
-                error, asyncio.CancelledError
-            ):  # raised as it is, it would look as if the caller were cancelled
+            if isinstance(error, asyncio.CancelledError):  # as it is, it would look as if the caller were cancelled
                 error = RuntimeError(f"the agent of task {outcome.task_id} was cancelled from inside")
                 error.__cause__ = outcome.error
             self._cut("cancelled", f"on_error={on_error!r} after task {outcome.task_id}: {outcome.reason}", error)

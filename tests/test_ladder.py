@@ -54,6 +54,7 @@ TOPIC = {
     "run": "executor",
     "settings": "executor",
     "source": "executor",
+    "stalls": "report",
     "watchdog": "executor",
     "workers": "executor",
     "outcome": "report",

@@ -80,7 +80,7 @@ class Kernel:
 
     def begin(self, code: str) -> None:
         """Start a cell and return when it waits, which it says by printing `waiting`."""
-        self.client.execute(BEGIN + code, stop_on_error=False)  # else the kernel may drop the cell that comes next
+        self._cell = self.client.execute(BEGIN + code, stop_on_error=False)  # else the kernel may drop the cell that comes next
         while self.client.get_iopub_msg(timeout=60)["content"].get("text") != "waiting\n":
             pass
         time.sleep(0.2)  # the loop goes to sleep just after it printed; the kernel gives no sign of that
@@ -89,7 +89,8 @@ class Kernel:
         """Press Stop; return the name of the error the cell ends with, and the seconds that took."""
         began = time.perf_counter()
         self.manager.interrupt_kernel()
-        reply = self.client.get_shell_msg(timeout=timeout)
+        while (reply := self.client.get_shell_msg(timeout=timeout))["parent_header"]["msg_id"] != self._cell:
+            pass  # an answer to one of the questions whether the kernel is ready
         return reply["content"]["ename"], time.perf_counter() - began
 
 
