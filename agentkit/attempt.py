@@ -80,6 +80,7 @@ class Attempter:
         usual = type(loop).time is asyncio.BaseEventLoop.time  # which asks `monotonic`, by way of one more call
         self._time, self.began = (monotonic if usual else loop.time), loop.time()
         self.watchdog = Watchdog(loop)
+        self._watched = self.watchdog.watched
 
     def close(self, status: str, error: Exception) -> None:
         """Let nothing new start. What is in flight goes on to its end, for it is paid already."""
@@ -103,7 +104,9 @@ class Attempter:
                         leave.give_back()
                     outcome.end("timeout", TimeoutError(f"not started: {rule} had passed"), started)
                     return None
-            self.watchdog.watch(me, self.began + started + seconds)
+            self._watched[me] = until = self.began + started + seconds
+            if until < self.watchdog.due:
+                self.watchdog.wake(until)
         if outcome.started is None:
             outcome.started = started
         self.in_flight += 1
@@ -114,8 +117,8 @@ class Attempter:
     ) -> float | None:
         """The agent has returned. Return None, or as `raised` does if what it returned is no result."""
         self.in_flight -= 1
-        if self._timed:
-            self.watchdog.release(me)
+        if self._timed and self._watched.pop(me, None) is None:
+            self.watchdog.forgive(me)
         if isinstance(result, _UNFINISHED):
             if leave is not None and leave.claim is not None:
                 leave.claim.settle(result, None)

@@ -57,16 +57,18 @@ class CapacityLimiter:
     It bounds how many run at the same time, not how many start per minute: for that see `RateLimiter`.
     """
 
-    __slots__ = ("_in_flight", "_limit", "_listeners", "_max_queue", "_peak_in_flight", "_peak_queue", "_waiters")
+    __slots__ = ("_in_flight", "_limit", "_listeners", "_max_queue", "_peak_in_flight", "_peak_queue", "_waiters",
+                 "contended")  # fmt: skip
 
     def __init__(self, limit: int | None, *, max_queue: int | None = None) -> None:
         self._limit = _whole("limit", limit, "0 to admit nobody, None for no limit")
         self._max_queue = _whole("max_queue", max_queue, "0 to refuse whoever would wait, None for no bound")
         self._in_flight = 0  # slots taken, those just handed to a waiter that has not woken up yet included
-        self._waiters: OrderedDict[asyncio.Future[None], None] = (
-            OrderedDict()
-        )  # non-empty only while all slots are taken
+        # who waits; non-empty only while all slots are taken
+        self._waiters: OrderedDict[asyncio.Future[None], None] = OrderedDict()
         self._peak_in_flight = self._peak_queue = 0
+        self.contended = False
+        """Whether a holder should give its slot up before its next piece of work: others wait, or the limit fell."""
         self._listeners: list[Callable[[], None]] = []
 
     @property
@@ -80,11 +82,6 @@ class CapacityLimiter:
         self._admit()
         for listener in list(self._listeners):
             listener()
-
-    @property
-    def contended(self) -> bool:
-        """Whether a holder should give its slot up before its next piece of work: others wait, or the limit fell."""
-        return bool(self._waiters) or self._in_flight > self._limit
 
     def locked(self) -> bool:
         """Whether an `acquire` now would have to wait."""
@@ -100,6 +97,7 @@ class CapacityLimiter:
     def acquire_anyway(self) -> None:
         """Take a slot even if none is free: for work that goes on unasked, such as a thread nobody waits for."""
         self._take()
+        self._consider()
 
     async def acquire(self) -> bool:
         """Take a slot, waiting for one in the order of arrival; returns True, as a semaphore does."""
@@ -113,13 +111,14 @@ class CapacityLimiter:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self._waiters and next(iter(self._waiters)).get_loop() is not turn.get_loop():
             raise RuntimeError(f"{self!r} has waiters on another event loop; give each loop a limiter of its own")
-        self._waiters[turn] = None
+        self._waiters[turn], self.contended = None, True
         self._peak_queue = max(self._peak_queue, len(self._waiters))
         try:
             await turn
         except asyncio.CancelledError:
             if turn.cancelled():
                 self._waiters.pop(turn, None)
+                self._consider()
             else:  # cancelled after the slot was handed over, before waking up: pass it on
                 self.release()
             raise
@@ -130,7 +129,7 @@ class CapacityLimiter:
         if self._in_flight <= 0:
             raise RuntimeError(f"{self!r}: release without acquire; use `async with limiter:` to pair them")
         self._in_flight -= 1
-        if self._waiters:
+        if self._waiters or self.contended:
             self._admit()
 
     def statistics(self) -> LimiterStatistics:
@@ -155,6 +154,10 @@ class CapacityLimiter:
             if not turn.cancelled():  # a cancelled one has not woken up yet to leave the queue by itself
                 self._take()
                 turn.set_result(None)
+        self._consider()
+
+    def _consider(self) -> None:
+        self.contended = bool(self._waiters) or self._in_flight > self._limit
 
     async def __aenter__(self) -> None:
         await self.acquire()

@@ -155,7 +155,7 @@ class Workers:
         source, limiter, attempter = self._source, self.limiter, self._attempter
         call, start, raised, returned = attempter.call, attempter.start, attempter.raised, attempter.returned
         self._workers[me] = held = Holder(limiter)
-        fresh, holding, outcome = True, False, None
+        fresh, holding, outcome, due, slow = True, False, None, self._due, source.slow
         clock.set((self._loop.time, self._began))
         holder.set(held)
         now: float | None = None  # when the last attempt ended, if nothing was waited for since
@@ -167,15 +167,15 @@ class Workers:
                         holding = False
                     while self._must_wait() and not self._cut_off:
                         await self._gate.wait()
-                if holding and (source.slow or limiter.contended):
+                if holding and (slow or limiter.contended):
                     limiter.release()
                     holding = False
-                if self._due:
-                    outcome = self._due.popleft()
+                if due:
+                    outcome = due.popleft()
                 elif self._cut_off or (not holding and self._staff > limiter.limit and self._staff > 1):
                     return  # also where the limit fell, or a retry is over for which one more was needed
                 else:
-                    outcome = await source.take_slowly(self._now) if source.slow else source.take()
+                    outcome = await source.take_slowly(self._now) if slow else source.take()
                     if outcome is None:
                         return
                 if fresh:  # there is work: make two more, so that there are soon as many as the limit allows

@@ -613,6 +613,7 @@ class Model:
         assert now.in_flight == len(self.holding), f"{now.in_flight} slots taken, {len(self.holding)} held"
         assert now.queue_depth == len(self.waiting)
         assert not self.waiting or now.in_flight >= now.limit, "somebody waits beside a free slot"
+        assert self.limiter.contended == (bool(self.waiting) or now.in_flight > now.limit)
 
     async def play(self, script: list[tuple[str, int]]) -> None:
         """Run a script, then let everybody through and see that all slots are free again."""
