@@ -183,6 +183,49 @@ def test_make_failing_cell_is_named_and_the_others_are_made(tmp_path, capsys):
     assert not (folder / "10_broken.ipynb").exists()
 
 
+@pytest.fixture(scope="module")
+def guide(tmp_path_factory):
+    """A course whose only notebook is a guide, not run yet."""
+    folder = tmp_path_factory.mktemp("guide") / "notebooks"
+    (folder / "solutions").mkdir(parents=True)
+    cells = [new_markdown_cell("# Guide"), code("1 + 1"), code("import random\nrandom.random()", "nbval-ignore-output")]
+    nbformat.write(new_notebook(cells=cells), folder / "guide.ipynb")
+    return folder
+
+
+def test_make_runs_a_guide_where_it_lies(guide, capsys):
+    """A notebook without a number is its own source: run, stored in normal form, and the same the next time."""
+    assert main(["make", "guide", "--notebooks", str(guide)]) == 0
+    assert capsys.readouterr().out == "made    guide.ipynb\n"
+    notebook = read(guide / "guide.ipynb")
+    assert [cell.get("execution_count") for cell in notebook.cells] == [None, 1, 2]
+    assert notebook.cells[1].outputs[0]["data"]["text/plain"] == "2"
+    assert notebook.metadata.kernelspec.name == "python3"
+    before = (guide / "guide.ipynb").read_bytes()
+    assert main(["make", "--notebooks", str(guide)]) == 0
+    assert capsys.readouterr().out == "same    guide.ipynb\n"
+    assert (guide / "guide.ipynb").read_bytes() == before
+    assert not list((guide / "solutions").iterdir())
+
+
+def test_make_check_sees_a_guide_whose_output_no_longer_holds(guide, capsys):
+    """The stored number is compared with a run, and the file is left as it is."""
+    path = guide / "guide.ipynb"
+    notebook = read(path)
+    notebook.cells[1].outputs = [new_output("execute_result", data={"text/plain": "3"}, execution_count=1)]
+    nbformat.write(notebook, path)
+    stale = path.read_bytes()
+    assert main(["make", "--check", "guide", "--notebooks", str(guide)]) == 1
+    assert capsys.readouterr().out == "stale   guide.ipynb; run make\n"
+    assert path.read_bytes() == stale
+
+
+def test_guide_is_no_coursework(guide, capsys):
+    """What proves and grades exercises does not know it."""
+    assert main(["mutants", "guide", "--notebooks", str(guide)]) == 2
+    assert "no solution notebook is called guide" in capsys.readouterr().err
+
+
 def test_normalise_refuses_a_path_in_a_compared_output():
     """A test would compare it, on a machine that has no such folder."""
     path = "/".join(["", "home", "someone", "x.csv"])

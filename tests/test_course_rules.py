@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from agentkit.lab.course.__main__ import main
 from agentkit.lab.course.make import make
-from agentkit.lab.course.notebooks import read
+from agentkit.lab.course.notebooks import guides, read
 from agentkit.lab.course.rules import violations
 
 HERE = Path(__file__).parent
@@ -247,3 +248,94 @@ def test_rules_no_course_here_is_a_wrong_call(tmp_path, capsys):
     """A folder without solutions is named as such; no notebooks would otherwise be no violations."""
     assert main(["check", "--notebooks", str(tmp_path)]) == 2
     assert "holds no folder solutions; name the one that does: --notebooks FOLDER" in capsys.readouterr().err
+
+
+# guides: notebooks without a number
+
+GUIDE = "# Guide\n\n**What it answers.** Which when.\n\n**What you need.** Nothing."
+LINKED = {"README.md": "[all of it](notebooks/guide.ipynb), on one page\n", "data/claims.csv": "id\nsem-rpm\n"}
+
+
+def said_of_guide(tmp_path, *cells, first=GUIDE, files=LINKED, run=True):
+    """The violations found in a course that is one guide with these cells."""
+    folder = tmp_path / "notebooks"
+    (folder / "solutions").mkdir(parents=True)
+    notebook = new_notebook(cells=[text(first), *cells], metadata=KERNEL)
+    for number, cell in enumerate((cell for cell in notebook.cells if cell.cell_type == "code"), 1):
+        cell.execution_count = number if run else None
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"c{number}"
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    nbformat.write(notebook, folder / "guide.ipynb")
+    return [str(found) for found in violations(folder)]
+
+
+def test_rules_guide_needs_no_minutes_no_solution_and_no_row_in_the_map(tmp_path):
+    """A notebook without a number is whole as it is; the same one with a number is not."""
+    assert said_of_guide(tmp_path, text("Why?"), code("1 + 1")) == []
+    (tmp_path / "notebooks" / "guide.ipynb").rename(tmp_path / "notebooks" / "90_guide.ipynb")
+    lines = [str(found) for found in violations(tmp_path / "notebooks")]
+    assert [line.split(";")[0] for line in lines] == [
+        "90_guide.ipynb: cell 1 (c0): the opening lacks: what you'll do, what you'll be able to do, minutes",
+        "90_guide.ipynb: cell 1 (c0): the opening states no number of minutes",
+        "90_guide.ipynb: has no solution notebook",
+        "README.md: the map does not name 90_guide",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cell", "found"),
+    [
+        (text("See [it](nowhere.md)."), "cell 2 (c1): the link nowhere.md leads nowhere"),
+        (text("Five are inflight."), "cell 2 (c1): writes 'inflight'; the word here is: in flight"),
+        (text("It is so *(claim `no-such`)*."), "cell 2 (c1): the claim 'no-such' is not in data/claims.csv"),
+        (text("word " * 1200), "1,211 words, 1,200 allowed"),
+        (code("x = 1\n" * 13), "the median code cell has 13 lines, 12 allowed"),
+        (code("x = 1", "exercise", "ex-x"), "cell 2 (c1): an exercise in a guide; make it a lesson"),
+        (code("x = 1", "hidden"), "cell 2 (c1): an exercise in a guide; make it a lesson"),
+        (code("x + 1;"), "cell 2 (c1): ends with a semicolon"),
+    ],
+    ids=["link", "glossary", "claim", "words", "lines", "exercise", "hidden", "code"],
+)
+def test_rules_guide_keeps_the_rules(tmp_path, cell, found):
+    """What holds for a lesson holds for a guide; its bounds are its own."""
+    (line,) = said_of_guide(tmp_path, cell)
+    assert line.startswith(f"guide.ipynb: {found}")
+
+
+def test_rules_guide_twenty_cells_all_of_them_run(tmp_path):
+    """A guide has at most 20 code cells, and none that was not run."""
+    cells = [each for n in range(21) for each in (text("Why?"), code("x = 1"))]
+    assert said_of_guide(tmp_path, *cells[:-2]) == []
+    (tmp_path / "b").mkdir()
+    lines = said_of_guide(tmp_path / "b", *cells, run=False)
+    assert [line.split(";")[0] for line in lines] == [
+        "guide.ipynb: 21 code cells, 20 allowed",
+        "guide.ipynb: cell 3 (c2): execution count None, expected 1",
+    ]
+
+
+def test_rules_guide_says_what_it_answers(tmp_path):
+    """Its opening has two parts; a lesson that lost its number is told so."""
+    (line,) = said_of_guide(tmp_path, first=BUILD["OPENING"])
+    assert line.startswith("guide.ipynb: cell 1 (c0): the opening lacks: what it answers; a guide says both; a lesson")
+
+
+def test_rules_guide_is_linked_from_the_readme(tmp_path):
+    """Else nobody finds it; a mention is no link."""
+    (line,) = said_of_guide(tmp_path, files={"README.md": "There is notebooks/guide.ipynb as well.\n"})
+    assert line == "README.md: does not link notebooks/guide.ipynb; add a line below the map, or delete the file"
+
+
+@pytest.mark.parametrize("path", guides(COURSE), ids=lambda path: path.stem)
+def test_rules_guide_quotes_each_claim_it_cites(path):
+    """The last cell shows the ledger's row for each claim named on the page, so that nbval sees a row that changes."""
+    cells = read(path).cells
+    prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    cited = re.findall(r"\(claims? (`[^)]+)\)", prose)
+    ids = {name for group in cited for name in re.findall(r"[\w-]+", group)}
+    shown = cells[-1].outputs[0]["data"]["text/plain"]
+    assert len(ids) > 10
+    assert {name for name in ids if not re.search(rf"^{name} ", shown, re.M)} == set()

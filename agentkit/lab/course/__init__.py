@@ -63,6 +63,10 @@ Then, on the command line (`--help` tells more)::
     python -m agentkit.lab.course check        # the style of all notebooks, without running them
     python -m agentkit.lab.course grade class/*.ipynb           # a table, and a JSON file per submission
 
+A notebook without a number, such as `notebooks/decision_guide.ipynb`, is a guide: a page to look things up in. It has
+neither exercises nor a solution; `make` runs it where it lies, and the README links it. From a solution notebook it is
+`../decision_guide.ipynb`.
+
 Lessons of your own need no change here: put `lesson_NN.py` in a folder, name it in the variable AGENTKIT_LESSONS, and
 give the commands your notebooks with `--notebooks FOLDER`.
 '''

@@ -21,7 +21,7 @@ from agentkit.lab.course.reading import parsed
 
 __all__ = ["RULES"]
 
-CODE_CELLS, BYTES, MEDIAN_LINES, MAX_LINES, IN_A_ROW = 45, 400_000, 6, 25, 2
+BYTES, MAX_LINES, IN_A_ROW = 400_000, 25, 2
 _AXES = re.compile(r"(plt|fig|figure|axs?|axes|ax\d+)")
 
 
@@ -32,14 +32,13 @@ def _lines(source: str) -> int:
 def sizes(page: Page) -> Iterator[Violation]:
     """A notebook is read in one sitting, a cell at one look."""
     lengths = {index: _lines(cell.source) for index, cell in page.cells("code") if "hidden" not in tags(cell)}
-    if len(lengths) > CODE_CELLS:
-        yield page.broken(None, f"{len(lengths)} code cells, {CODE_CELLS} allowed", "split the lesson or merge cells")
-    if lengths and median(lengths.values()) > MEDIAN_LINES:
-        yield page.broken(
-            None,
-            f"the median code cell has {median(lengths.values()):g} lines, {MEDIAN_LINES} allowed",
-            "shorten cells",
-        )
+    bounds = page.bounds
+    if len(lengths) > bounds.code_cells:
+        rule = f"{len(lengths)} code cells, {bounds.code_cells} allowed"
+        yield page.broken(None, rule, "split the lesson or merge cells")
+    if lengths and median(lengths.values()) > bounds.median_lines:
+        rule = f"the median code cell has {median(lengths.values()):g} lines, {bounds.median_lines} allowed"
+        yield page.broken(None, rule, "shorten cells")
     if (size := page.path.stat().st_size) > BYTES:
         yield page.broken(None, f"{size:,} bytes, {BYTES:,} allowed", "store fewer or smaller pictures")
     for index, length in lengths.items():

@@ -1,7 +1,8 @@
 """`make`: the learner's notebooks from the solutions.
 
 What it holds: `make`, which turns each `solutions/NN_name.ipynb` into `NN_name.ipynb`: answers blank, hidden cells
-gone, run once from top to bottom in a fresh kernel, stored in normal form.
+gone, run once from top to bottom in a fresh kernel, stored in normal form. A guide, which has no number and no
+exercises, is run where it lies.
 Guarantee: a file is written only if something changed; with `only_check` nothing is written and a difference is
 reported.
 Strategy: what nbval ignores (pictures, traceback text) does not count as a difference when checking, because
@@ -18,9 +19,10 @@ from typing import Any
 from agentkit.lab.course.execute import execute
 from agentkit.lab.course.notebooks import (
     CellError,
+    is_lesson,
     normalise,
     read,
-    solutions,
+    sources,
     student_path,
     student_version,
     tags,
@@ -63,6 +65,8 @@ def _store(notebook: Any, path: Path, only_check: bool) -> str:
 def _one(solution: Path, only_check: bool, execute_solutions: bool) -> list[tuple[str, Path]]:
     """Make one learner's notebook, its solution first if asked; return what became of each file."""
     notebook, done = read(solution), []
+    if not is_lesson(solution):
+        return [(_store(_run(notebook, solution), solution, only_check), solution)]
     if execute_solutions:
         done.append((_store(_run(notebook, solution), solution, only_check), solution))
     path = student_path(solution)
@@ -76,10 +80,11 @@ def make(
     """Make the notebooks of the named lessons; return and print `made`, `same`, `stale` or `failed` for each file.
 
     One fresh kernel per notebook, about 2 s each and what its cells take. `execute_solutions` also runs the solution
-    notebooks in place. A failure is printed with cell and remedy, and the other notebooks are still made.
+    notebooks in place; guides always are. A failure is printed with cell and remedy, and the other notebooks are
+    still made.
     """
     done: list[tuple[str, str]] = []
-    for solution in solutions(folder, names):
+    for solution in sources(folder, names):
         try:
             results = _one(solution, only_check, execute_solutions)
             found = [(status, path.relative_to(folder).as_posix()) for status, path in results]

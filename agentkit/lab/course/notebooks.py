@@ -2,6 +2,8 @@
 
 What it holds: `read`, `write`, `tags`, `exercise_name`, `student_version`, `normalise`, `named_cells`, `ABSOLUTE`.
 Guarantee: pure functions of the notebook; the same solution always gives the same learner's notebook, to the byte.
+A lesson's name begins with its number. A notebook without one is a guide: a page to look things up in, without
+exercises, so without a solution; it is its own source.
 Strategy: cells are known by tag, never by id (tools renumber ids and keep tags). Stored outputs stay, because
 nbval compares nothing in a cell that was never run; what differs from run to run is taken out.
 Used by `make`, `grade`, `mutants` and `rules`.
@@ -19,10 +21,13 @@ __all__ = [
     "ABSOLUTE",
     "CellError",
     "exercise_name",
+    "guides",
+    "is_lesson",
     "named_cells",
     "normalise",
     "read",
     "solutions",
+    "sources",
     "stub",
     "student_path",
     "student_version",
@@ -74,9 +79,28 @@ def write(notebook: Any, path: Path) -> bool:
     return True
 
 
+def is_lesson(path: Path) -> bool:
+    """Say whether a notebook is a lesson: its name begins with a number. The others are guides."""
+    return re.match(r"\d\d_", path.name) is not None
+
+
+def guides(folder: Path) -> list[Path]:
+    """Return the guides: the notebooks without a number."""
+    return [path for path in sorted(folder.glob("*.ipynb")) if not is_lesson(path)]
+
+
 def solutions(folder: Path, names: Sequence[str] = ()) -> list[Path]:
     """Return the solution notebooks whose names begin with one of `names`, all of them without names."""
-    paths = sorted((folder / "solutions").glob("[0-9][0-9]_*.ipynb"))
+    return _called(names, sorted((folder / "solutions").glob("[0-9][0-9]_*.ipynb")))
+
+
+def sources(folder: Path, names: Sequence[str] = ()) -> list[Path]:
+    """Return all that is written by hand in the same way: solution notebooks and guides."""
+    return _called(names, [*solutions(folder), *guides(folder)])
+
+
+def _called(names: Sequence[str], paths: list[Path]) -> list[Path]:
+    """Return the paths whose names begin with one of `names`; CellError for a name that none has."""
     unknown = [name for name in names if not any(path.stem.startswith(_stem(name)) for path in paths)]
     if unknown:
         known = ", ".join(path.stem for path in paths) or "none"

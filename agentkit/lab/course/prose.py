@@ -16,13 +16,14 @@ from agentkit.lab.course.page import Page, Violation
 
 __all__ = ["RULES", "links", "minutes", "readme"]
 
-WORDS, MINUTES = 1800, 45
+MINUTES = 45
 OPENING = {
     "what you'll do": r"what you['’]ll do",
     "what you'll be able to do": r"what you['’]ll be able to",
     "what you need": r"what you need|you need",
     "minutes": r"minutes",
 }
+GUIDE_OPENING = {"what it answers": r"what it answers", "what you need": OPENING["what you need"]}
 GLOSSARY = {
     r"semaphore permits?|permits (?:left|free|held)|a permit": "slot",
     r"semaphor\b": "semaphore",
@@ -55,14 +56,19 @@ def minutes(page: Page) -> int | None:
 
 
 def opening(page: Page) -> Iterator[Violation]:
-    """The first cell tells what, what for, what is needed and how long."""
+    """The first cell tells what, what for, what is needed and how long; of a guide, what it answers and needs."""
     first = page.notebook.cells[0] if page.notebook.cells else None
     if first is None or first.cell_type != "markdown" or not first.source.startswith("# "):
         yield page.broken(None, "does not open with a text cell that has a title", "begin with: # NN Title")
         return
-    missing = [part for part, pattern in OPENING.items() if not re.search(pattern, first.source, re.I)]
+    parts, remedy = OPENING, "every lesson opens with the same four parts"
+    if not page.lesson:
+        parts, remedy = GUIDE_OPENING, "a guide says both; a lesson has a number in its name: NN_name.ipynb"
+    missing = [part for part, pattern in parts.items() if not re.search(pattern, first.source, re.I)]
     if missing:
-        yield page.broken(0, f"the opening lacks: {', '.join(missing)}", "every lesson opens with the same four parts")
+        yield page.broken(0, f"the opening lacks: {', '.join(missing)}", remedy)
+    if not page.lesson:
+        return
     stated = minutes(page)
     if stated is None:
         yield page.broken(0, "the opening states no number of minutes", "write: **Minutes:** 30")
@@ -71,10 +77,11 @@ def opening(page: Page) -> Iterator[Violation]:
 
 
 def length(page: Page) -> Iterator[Violation]:
-    """A lesson has at most 1,800 words."""
+    """A lesson has at most 1,800 words, a guide 1,200."""
     words = sum(len(_CODE.sub(" ", cell.source).split()) for _, cell in page.cells("markdown"))
-    if words > WORDS:
-        yield page.broken(None, f"{words:,} words, {WORDS:,} allowed", "cut, or move text to another lesson")
+    allowed = page.bounds.words
+    if words > allowed:
+        yield page.broken(None, f"{words:,} words, {allowed:,} allowed", "cut, or move text to another lesson")
 
 
 def links(page: Page) -> Iterator[Violation]:
@@ -133,14 +140,12 @@ def _minutes_in(row: str) -> int | None:
     return found[-1] if found else None
 
 
-def readme(folder: Path, lessons: Sequence[Page]) -> Iterator[Violation]:
-    """The README's map names every notebook with its minutes; a row that begins with total has their sum."""
+def readme(folder: Path, pages: Sequence[Page]) -> Iterator[Violation]:
+    """The README's map names every lesson with its minutes, a row called total has their sum; guides are linked."""
     path = folder.parent / "README.md"
-    table = (
-        [line for line in path.read_text(encoding="utf-8").splitlines() if line.lstrip().startswith("|")]
-        if path.exists()
-        else []
-    )
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    table = [line for line in text.splitlines() if line.lstrip().startswith("|")]
+    lessons = [page for page in pages if page.lesson]
     for page in lessons if path.exists() else ():
         row = next((line for line in table if re.search(rf"\b{page.path.stem}\b", line)), None)
         if row is None:
@@ -148,6 +153,9 @@ def readme(folder: Path, lessons: Sequence[Page]) -> Iterator[Violation]:
         elif (mapped := _minutes_in(row)) != minutes(page):
             rule = f"the map gives {page.path.stem} {mapped} minutes, the notebook {minutes(page)}"
             yield Violation("README.md", "", rule, "make them equal")
+    for page in pages if path.exists() else ():
+        if not page.lesson and (target := f"{folder.name}/{page.path.name}") not in _LINK.findall(text):
+            yield Violation("README.md", "", f"does not link {target}", "add a line below the map, or delete the file")
     total = sum(minutes(page) or 0 for page in lessons)
     for row in table:
         if re.match(r"\W*total\b", row, re.I) and _minutes_in(row) not in (None, total):

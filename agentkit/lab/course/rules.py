@@ -3,7 +3,8 @@
 What it holds: `report` and `violations`. Guarantee: no kernel, under two seconds for the whole course, one line per
 violation with file, cell, rule and remedy.
 Strategy: rules about cells hold for solutions and learners' notebooks alike; rules about words are read once, in the
-learner's; and the learner's notebook must be the one `make` would make.
+learner's; and the learner's notebook must be the one `make` would make. A guide, a notebook without a number, is held
+to the same rules with an opening and bounds of its own, and has no exercises.
 """
 
 from __future__ import annotations
@@ -45,6 +46,13 @@ def _fresh(page: Page) -> Iterator[Violation]:
         yield page.broken(None, f"{path.name} is missing or not made from it", f"run make {path.stem[:2]}")
 
 
+def _no_exercises(page: Page) -> Iterator[Violation]:
+    """A guide is read as it is: nothing is made from it, so an answer in it would be seen."""
+    for index, cell in page.cells("code"):
+        if {"exercise", "hidden"} & set(tags(cell)):
+            yield page.broken(index, "an exercise in a guide", "make it a lesson: notebooks/solutions/NN_name.ipynb")
+
+
 def violations(folder: Path) -> list[Violation]:
     """Return every place in the notebooks of `folder` and the README beside it where a rule is broken."""
     sources = list(_pages(sorted((folder / "solutions").glob("*.ipynb")), folder))
@@ -59,7 +67,9 @@ def violations(folder: Path) -> list[Violation]:
     readers = [page for page in lessons if isinstance(page, Page)]
     for page in readers:
         found += [broken for rule in prose.RULES for broken in rule(page)]
-        if page.path.name not in made:
+        if not page.lesson:
+            found += list(_no_exercises(page))
+        elif page.path.name not in made:
             found.append(page.broken(None, "has no solution notebook", "write notebooks/solutions/ and run make"))
     return [*found, *prose.readme(folder, readers)]
 
