@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agentkit.lab.clock import simulate
-from agentkit.lab.hammer import hammer
+from agentkit.lab.hammering import hammer
 from agentkit.lab.races import explore
 
 

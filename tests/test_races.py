@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import agentkit.lab as lab
 from agentkit.lab.clock import simulate
-from agentkit.lab.hammer import hammer, opcode_explore
+from agentkit.lab.hammering import hammer, opcode_explore
 from agentkit.lab.interleaving import show
 from agentkit.lab.races import Exploration, explore
 
@@ -493,6 +494,13 @@ def test_hammer_counts_outcomes() -> None:
     broken = hammer(lambda log: log.pop(), setup=list, rounds=3)
     assert broken.outcomes == {"IndexError('pop from empty list')": 3}
     assert "3 wrong: it does not hold" in repr(broken)
+
+
+def test_hammer_is_not_hidden_by_its_module() -> None:
+    """`from agentkit.lab import hammer` is the function: a module of that name would take its place once loaded."""
+    hidden = [name for name, home in lab._HOME.items() if name == home]
+    assert not hidden
+    assert lab.hammer is hammer
 
 
 @pytest.mark.parametrize("name", ["threads", "iterations", "rounds"])

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agentkit.lab.course import check, hint, quiz
     from agentkit.lab.data import data_path, documents, prompts
     from agentkit.lab.faults import Fault, Faults
-    from agentkit.lab.hammer import Hammering, hammer, opcode_explore
+    from agentkit.lab.hammering import Hammering, hammer, opcode_explore
     from agentkit.lab.hand import Play, play
     from agentkit.lab.latency import Latency
     from agentkit.lab.limits import Limits
@@ -33,7 +33,7 @@ _HOME = {
     "Exploration": "races",
     "Fault": "faults",
     "Faults": "faults",
-    "Hammering": "hammer",
+    "Hammering": "hammering",
     "Latency": "latency",
     "Limits": "limits",
     "LoopTrace": "looptrace",
@@ -48,10 +48,10 @@ _HOME = {
     "data_path": "data",
     "documents": "data",
     "explore": "races",
-    "hammer": "hammer",
+    "hammer": "hammering",
     "hint": "course",
     "ledger": "claims",
-    "opcode_explore": "hammer",
+    "opcode_explore": "hammering",
     "play": "hand",
     "predict": "widgets",
     "prompts": "data",
