@@ -47,6 +47,7 @@ def curve(
     title: str | None = None,
     highlight: float | None = None,
     ideal: Sequence[float] | None = None,
+    ideal_name: str = "ideal",
     limit: float | None = None,
 ) -> Chart:
     """Draw measured points, one of them highlighted where a slider points at it.
@@ -54,7 +55,8 @@ def curve(
     >>> curve([1, 5, 10], [200, 40, 20], xlabel="max_concurrency", ylabel="makespan, s", highlight=5)
     <Curve: makespan, s against max_concurrency: 1: 200, 5: 40, 10: 20; highlighted 5: 40>
 
-    `ideal` is a second line, dotted, for what theory promises at the same `xs`; `limit` a level drawn across.
+    `ideal` is a second line, dotted, for what theory promises at the same `xs`, named by `ideal_name`; `limit` a level
+    drawn across.
     """
     if len(xs) != len(ys) or (ideal is not None and len(ideal) != len(xs)):
         raise ValueError(f"xs, ys and ideal must be equally long, got {len(xs)} and {len(ys)}; give one y per x")
@@ -64,9 +66,10 @@ def curve(
     theory = sorted(zip(xs, ideal, strict=True)) if ideal is not None else []
     chosen = next((pair for pair in pairs if pair[0] == highlight), None)
     facts = {"xlabel": xlabel, "ylabel": ylabel, "points": pairs, "highlight": chosen, "ideal": theory, "limit": limit}
+    facts["ideal_name"] = ideal_name
     said = [f"{ylabel} against {xlabel}: {_points(pairs)};"]
     said += [f"highlighted {_points([chosen])};"] if chosen else []
-    said += [f"ideal {_points(theory)};"] if theory else []
+    said += [f"{ideal_name} {_points(theory)};"] if theory else []
     said += [f"limit {number(limit)};"] if limit is not None else []
     said[-1] = said[-1].rstrip(";")
     if title is None:
@@ -88,7 +91,9 @@ def _points(pairs: Sequence[tuple[float, float]]) -> str:
 
 def _curve(facts: dict[str, Any], title: str) -> Figure:
     pairs, chosen, theory, limit = (facts[name] for name in ("points", "highlight", "ideal", "limit"))
-    entries = [w for w, there in (("measured", theory), ("ideal", theory), ("chosen", chosen and theory)) if there]
+    entries = [
+        w for w, there in (("measured", theory), (facts["ideal_name"], theory), ("chosen", chosen and theory)) if there
+    ]
     highest = max([y for _, y in [*pairs, *theory]] + [limit or 0.0], default=0.0)
     lowest = min([y for _, y in [*pairs, *theory]], default=0.0)
     figure, (axes,) = page(title, [210], names=[f"{y:,.1f}0" for y in (lowest, highest)], entries=entries)

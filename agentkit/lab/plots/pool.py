@@ -4,7 +4,7 @@ What it holds: `pool`.
 Guarantee: rows and beats are drawn as they were measured; a pause in the pulse is a stretch in which the loop ran
 nothing else, whatever it was doing.
 How to read it: blue bars in several rows are threads that work at once; a hatched pause below is a loop standing still.
-Opened by notebook 06.
+Opened by notebook 02.
 """
 
 from __future__ import annotations
