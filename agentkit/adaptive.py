@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from agentkit.gradient import Gradient
 from agentkit.semaphore import CapacityLimiter, LimiterStatistics
 
 __all__ = ["AdaptiveLimiter", "AdaptiveStatistics"]
@@ -20,8 +21,8 @@ __all__ = ["AdaptiveLimiter", "AdaptiveStatistics"]
 CUT = 0.9  # what a refusal leaves of the limit
 FAST = 0.5  # slots per success below the ceiling: the limit grows by half in each round of calls
 CALM = 50  # successes at the ceiling that earn the first slot above it; each 50 more double the pace
-TOLERANCE = 1.5  # gradient: latency per token may grow to this multiple of the best before the limit is cut
-SHORT, LONG = 0.1, 0.0005  # gradient: weights of a sample in the running latency, and in the best one's slow rise
+HOLD, TOLERANCE = 1.2, 1.5  # gradient: multiples of the best latency per token that end growth, and cut the limit
+INSTANT = 0.01  # of a call's duration: calls that end this close together end at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +50,12 @@ class AdaptiveLimiter(CapacityLimiter):
 
     An executor reports every attempt with `observe`; `subscribe` tells when the limit changes. `initial` is where it
     starts, `least` and `most` bound it. Assigning `limit` is a new start from there; 0 shuts it until you open it.
-    With `gradient=True`, rising latency per output token cuts it too, before anything is refused.
+    With `gradient=True`, rising latency per output token cuts it too, before anything is refused: by half again is
+    tolerated, over 20 answers together.
     """
 
-    __slots__ = ("_best", "_calm", "_ceiling", "_cut_at", "_cuts", "_first", "_gradient", "_least", "_level", "_most",
-                 "_pace", "_recent", "_refusals")  # fmt: skip
+    __slots__ = ("_calm", "_ceiling", "_cut_at", "_cuts", "_first", "_gradient", "_instant", "_least", "_level",
+                 "_most", "_pace", "_refusals", "_slow", "_used_up")  # fmt: skip
 
     def __init__(self, initial: int = 10, *, least: int = 1, most: int = 1000, gradient: bool = False) -> None:
         for name, value in (("initial", initial), ("least", least), ("most", most)):
@@ -65,11 +67,12 @@ class AdaptiveLimiter(CapacityLimiter):
                 "lower `least` or raise `most`"
             )
         super().__init__(initial)
-        self._least, self._most, self._gradient = least, most, gradient
+        self._least, self._most, self._gradient = least, most, Gradient() if gradient else None
         self._level = float(initial)  # the limit before rounding down
         self._cut_at = -math.inf  # only a call that started after the last cut may cut again, or let it grow
         self._refusals = self._cuts = 0
-        self._recent = self._best = math.nan  # gradient: seconds per output token, lately and at best
+        self._slow = 1.0  # gradient: how many times slower than at its best the provider was lately
+        self._instant, self._used_up = -math.inf, False  # when calls ended last, and whether all slots were taken then
         self._restart()
 
     def observe(
@@ -93,16 +96,17 @@ class AdaptiveLimiter(CapacityLimiter):
                 self._cut(CUT, finished)
         elif current:
             self._calm = True
-            slowdown = self._slowdown(per_token)
-            if slowdown > TOLERANCE:
-                self._cut(max(0.5, TOLERANCE / slowdown), finished)
-            elif self._in_flight + 1 >= int(self._level):
+            if self._gradient is not None:
+                self._slow = self._gradient.slowdown(finished - started, per_token) or self._slow
+            if self._slow > TOLERANCE:
+                self._cut(max(0.5, HOLD / self._slow), finished)
+            elif self._is_used_up(started, finished) and self._slow <= HOLD:
                 self._grow()
         self._apply()
 
     def _restart(self) -> None:
         self._ceiling = self._first = math.inf
-        self._pace = 1.0  # slots per success at and above the ceiling; 1 doubles the limit in each round
+        self._pace = self._fastest()  # slots per success at and above the ceiling
         self._calm = True  # a call has succeeded since the last cut
 
     def _remember_ceiling(self) -> None:
@@ -116,24 +120,27 @@ class AdaptiveLimiter(CapacityLimiter):
         self._level = max(float(self._least), self._level * share)
         self._cut_at, self._calm, self._pace = now, False, 1 / CALM
         self._cuts += 1
+        if self._gradient is not None:
+            self._gradient.restart()
+            self._slow = 1.0
+
+    def _is_used_up(self, started: float, finished: float) -> bool:
+        """Whether calls took all slots; for those that end in one instant, when the first of them did."""
+        if not abs(finished - self._instant) <= INSTANT * (finished - started):
+            self._instant, self._used_up = finished, self._in_flight + 1 >= int(self._level)
+        return self._used_up
 
     def _grow(self) -> None:
         if self._level < self._ceiling < math.inf:
             self._level = min(self._ceiling, self._level + FAST)
         else:
             self._level += self._pace
-            self._pace = min(1.0, self._pace * 2 ** (1 / CALM))
+            self._pace = min(self._fastest(), self._pace * 2 ** (1 / CALM))
         self._level = min(float(self._most), self._level)
 
-    def _slowdown(self, per_token: float | None) -> float:
-        """How many times slower than at best the provider has become; 1 where that is not watched."""
-        if not self._gradient or per_token is None or not 0 < per_token < math.inf:
-            return 1.0
-        if math.isnan(self._recent):
-            self._recent = self._best = per_token
-        self._recent += SHORT * (per_token - self._recent)
-        self._best = min(self._recent, self._best + LONG * (self._recent - self._best))
-        return self._recent / self._best
+    def _fastest(self) -> float:
+        """Slots per success: 1 doubles the limit in each round; half of it where latency tells, which is later."""
+        return 1.0 if self._gradient is None else 0.5
 
     def _apply(self) -> None:
         if int(self._level) != self._limit:

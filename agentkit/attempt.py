@@ -195,10 +195,10 @@ class Attempter:
 
     def _tells_of_the_limit(self, error: BaseException) -> bool:
         """Whether too many were in flight; a refusal with a hint is about the rate, and the pause meets it."""
-        from agentkit.failures import classify  # only adaptive limits ask
+        from agentkit.failures import is_overload  # only adaptive limits ask
         from agentkit.hints import retry_after
 
-        return classify(error) == "refused" and (self.retries is None or retry_after(error) is None)
+        return is_overload(error) and (self.retries is None or retry_after(error) is None)
 
     def _failed(self, outcome: Outcome, started: float, error: BaseException) -> float | None:
         now = self._time()

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from agentkit.hints import headers_of
 
-__all__ = ["Kind", "classify"]
+__all__ = ["Kind", "classify", "is_overload"]
 
 Kind = Literal["refused", "fault", "stop"]
 
@@ -53,6 +53,22 @@ def classify(error: BaseException) -> Kind:
     if status == 429:
         return "refused"
     return "fault" if status in (408, 409) or status >= 500 else "stop"
+
+
+def is_overload(error: BaseException) -> bool:
+    """Whether the provider had no room for the call, as far as it says: 429 for the rate, 503, 529.
+
+    >>> class Overloaded(Exception):
+    ...     status_code = 529
+    >>> is_overload(Overloaded()), is_overload(TimeoutError())
+    (True, False)
+    """
+    kind = classify(error)
+    return kind == "refused" or (kind == "fault" and (_status(error) in (503, 529) or _says_overloaded(error)))
+
+
+def _says_overloaded(error: BaseException) -> bool:
+    return any("overloaded" in str(getattr(error, name, "")) for name in ("code", "type"))
 
 
 def _by_code(error: BaseException) -> Kind | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import math
+import random
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -13,8 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentkit import ChatAgent, ParallelAgentExecutor
 from agentkit.adaptive import AdaptiveLimiter
 from agentkit.lab.clock import simulate
+from agentkit.lab.latency import Latency
+from agentkit.lab.provider import Provider
 from agentkit.semaphore import CapacityLimiter
 
 
@@ -154,37 +158,76 @@ def test_AdaptiveLimiter_gradient_cuts_before_anything_is_refused() -> None:
         return limiter.limit
 
     assert after(False, [0.03] * 30) == 70
-    assert after(True, [0.01] * 30) == 70
-    assert after(True, [0.0, -1.0, math.inf, math.nan] * 5) == 60
-    assert after(True, [0.03] * 30) < 20
+    assert after(True, [0.01] * 30) == 45  # half as fast, since latency tells later than a refusal
+    assert after(True, [0.0, -1.0, math.inf, math.nan] * 5) == 40
+    assert after(True, [0.03] * 60) < 20
 
 
 def test_AdaptiveLimiter_gradient_settles_where_a_server_slows_down() -> None:
     """A server that takes any number and divides its speed among them beyond 20: the limit stays near the knee."""
 
     async def main(gradient: bool) -> float:
-        limiter, loop, limits = (
-            AdaptiveLimiter(5, gradient=gradient, most=200),
-            asyncio.get_running_loop(),
-            list[float](),
-        )
+        limiter, loop = AdaptiveLimiter(5, gradient=gradient, most=200), asyncio.get_running_loop()
+        area = since = 0.0
 
         async def worker() -> None:
-            while loop.time() < 300:
+            nonlocal area, since
+            while loop.time() < 600:
                 async with limiter:
                     started, load = loop.time(), max(1.0, limiter.statistics().in_flight / 20)
                     await asyncio.sleep(load)
+                    if loop.time() > 300:
+                        area, since = area + limiter.limit * (loop.time() - max(since, 300)), loop.time()
                     limiter.observe(started, loop.time(), per_token=load / 100)
 
-        limiter.subscribe(lambda: limits.append(limiter.limit))
         async with asyncio.TaskGroup() as group:
             for _ in range(200):
                 group.create_task(worker())
-        half = limits[len(limits) // 2 :]
-        return sum(half) / len(half)
+        return area / (since - 300)
 
-    assert 15 <= simulate(main, True) <= 40
+    assert 20 <= simulate(main, True) <= 35
     assert simulate(main, False) > 100
+
+
+def test_AdaptiveLimiter_gradient_is_not_misled_by_short_answers() -> None:
+    """Answers of 1 to 1000 tokens, each after half a second of waiting for the first: no slowdown, so no cut."""
+    rng = random.Random(0)
+    limiter = full(AdaptiveLimiter(20, gradient=True))
+    for second in range(400):
+        tokens = 1 + int(rng.expovariate(1 / 150))
+        seconds = 0.5 + tokens / 100
+        limiter.observe(second, second + seconds, per_token=seconds / tokens)
+        full(limiter)
+    assert limiter.statistics().cuts == 0
+
+
+def test_AdaptiveLimiter_gradient_keeps_a_provider_of_few_slots_busy() -> None:
+    """A provider with 8 slots and answers of any length: nearly all it can do, and no long line before it."""
+
+    async def main(limiter: CapacityLimiter) -> tuple[float, float]:
+        provider = Provider("open", latency=Latency(base=0.5, speed=100, mean_output=150, slots=8))
+        agent = ChatAgent("analyst", client=provider.client())
+        report = await ParallelAgentExecutor(limiter).execute([f"question {i}" for i in range(300)], agent)
+        assert report.summary.latency_p95 is not None
+        return report.summary.throughput, report.summary.latency_p95
+
+    most, patience = simulate(main, CapacityLimiter(16))
+    reached, p95 = simulate(main, AdaptiveLimiter(4, gradient=True))
+    assert reached > 0.9 * most
+    assert p95 < 2.5 * patience
+
+
+def test_AdaptiveLimiter_grows_as_fast_where_calls_end_together() -> None:
+    """Calls of one length that end in the same instant double the limit in a round, as scattered ones do."""
+
+    async def main(limiter: AdaptiveLimiter) -> int:
+        async def agent(task: int) -> None:
+            await asyncio.sleep(2)
+
+        await ParallelAgentExecutor(limiter).execute(range(2 + 4 + 8 + 16), agent)
+        return limiter.statistics().peak_in_flight
+
+    assert simulate(main, AdaptiveLimiter(2)) == 16
 
 
 events = st.lists(
@@ -265,3 +308,30 @@ def test_AdaptiveLimiter_reaches_the_goals(name: str) -> None:
     most_ratio, most_refused = bench.GOALS[name]
     assert ratio <= most_ratio
     assert refused <= most_refused
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "refusals"),
+    [
+        (429, "", 1),
+        (503, "", 1),
+        (529, "overloaded_error", 1),
+        (500, "server_is_overloaded", 1),
+        (500, "", 0),
+        (400, "", 0),
+    ],
+)
+def test_AdaptiveLimiter_hears_of_refusals_and_overload_only(status: int, code: str, refusals: int) -> None:
+    """What says that there was no room counts, whatever its status; other failures say nothing about the limit."""
+
+    class Refusal(Exception):
+        status_code = status
+
+    Refusal.code = code  # type: ignore[attr-defined]
+
+    async def agent(task: str) -> None:
+        raise Refusal
+
+    limiter = AdaptiveLimiter(10)
+    simulate(ParallelAgentExecutor(limiter).execute, ["why?"], agent)
+    assert limiter.statistics().refusals == refusals
