@@ -49,9 +49,9 @@ def as_coroutine_function(
     if serial:
         return partial(_inline, agent_fn), None
     if pool is not None:
-        return _InPool(agent_fn, pool, limiter, own=False), None
+        return _InPool(agent_fn, pool, limiter), None
     threads = futures.ThreadPoolExecutor(MOST_THREADS, thread_name_prefix="agentkit")
-    return _InPool(agent_fn, threads, limiter, own=True), partial(threads.shutdown, wait=False)
+    return _InPool(agent_fn, threads, limiter), partial(threads.shutdown, wait=False)
 
 
 def _refuse_what_is_no_agent(agent_fn: Any) -> None:
@@ -99,10 +99,10 @@ class _Submission:
 class _InPool:
     """Calls a plain function in a pool: threads of the run's own, or whatever pool was given."""
 
-    def __init__(
-        self, agent_fn: Callable[[Any], Any], pool: futures.Executor, limiter: CapacityLimiter, own: bool
-    ) -> None:
-        self._agent_fn, self._pool, self._limiter, self._own = agent_fn, pool, limiter, own
+    def __init__(self, agent_fn: Callable[[Any], Any], pool: futures.Executor, limiter: CapacityLimiter) -> None:
+        self._agent_fn, self._pool, self._limiter = agent_fn, pool, limiter
+        elsewhere = getattr(futures, "InterpreterPoolExecutor", ())  # from Python 3.14 on; its threads share nothing
+        self._shares = isinstance(pool, futures.ThreadPoolExecutor) and not isinstance(pool, elsewhere)
         self._gives_awaitables = False
 
     async def __call__(self, task: Any) -> Any:
@@ -110,7 +110,7 @@ class _InPool:
             return await _inline(self._agent_fn, task)
         loop, submission = asyncio.get_running_loop(), _Submission(self._pool)
         work: tuple[Any, ...] = (self._agent_fn, task)
-        if self._own:  # a context cannot be sent to another process
+        if self._shares:  # a context cannot be sent to a process
             work = (contextvars.copy_context().run, *work)
         try:
             result = await loop.run_in_executor(submission, *work)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from multiprocessing import get_context
 
@@ -221,15 +222,17 @@ def test_threads_end_with_the_run():
             assert not thread.is_alive()
 
 
-def test_threads_see_the_callers_context():
-    """`span` works from a thread, and lands in the right task."""
+@pytest.mark.parametrize("own", [True, False])
+def test_threads_see_the_callers_context(own):
+    """`span` works from a thread, of the run's own or of a pool that was given, and lands in the right task."""
 
     def agent(i):
         with span(f"work {i}"):
             pass
 
     async def main():
-        return await ParallelAgentExecutor(3).execute(range(20), agent)
+        with nullcontext() if own else ThreadPoolExecutor(3) as pool:
+            return await ParallelAgentExecutor(3, pool=pool).execute(range(20), agent)
 
     assert [[s.name for s in o.spans] for o in asyncio.run(main())] == [[f"work {i}"] for i in range(20)]
 
