@@ -202,9 +202,11 @@ class CoordinatorOrchestrator:
 
     async def _delegate(self, work: _Work, briefs: dict[str, str], number: int) -> Stream:
         """Run the specialists side by side until all, or enough, have answered, or time is up."""
-        tasks = [
-            turn(self.specialists[name], name, brief, round=number, **work.known) for name, brief in briefs.items()
-        ]
+        tasks = []
+        for name, brief in briefs.items():
+            agent = self.specialists[name]  # a plain function sees the brief alone
+            known = self._known(work) if hasattr(agent, "process") else work.known
+            tasks.append(turn(agent, name, brief, round=number, **known))
         results: dict[str, AgentResult] = {}
         outcomes: list[Outcome] = []
         cut, answered = None, 0
@@ -227,6 +229,10 @@ class CoordinatorOrchestrator:
         places = list(briefs)
         work.log.add(run, sorted(outcomes, key=lambda outcome: places.index(outcome.task["agent"])))
         self._keep(work, [results[name] for name in briefs], cut)
+
+    def _known(self, work: _Work) -> dict[str, str]:
+        """Return what a journal knows a turn by besides its prompt: all that has been said before it."""
+        return work.known if self.executor.journal is None else after(work.state)
 
     def _specialist(self, context: ConversationState) -> Callable[[dict[str, Any]], Any]:
         async def call(task: dict[str, Any]) -> Any:
@@ -262,7 +268,7 @@ class CoordinatorOrchestrator:
     async def _alone(self, work: _Work, step: str, call: Callable[[dict[str, Any]], Any], number: int) -> Outcome:
         """Run one turn of the lead."""
         agent = self.router if step == "plans" else self.synthesizer
-        task = turn(agent, self.name, work.question, step=step, round=number, **work.known)
+        task = turn(agent, self.name, work.question, step=step, round=number, **self._known(work))
         paid = hasattr(agent, "process") or is_async(agent)  # a plain function calls no model: no slot, no rate
         executor = self.executor if paid else ParallelAgentExecutor(None, retry=self.executor.retry)
         async with executor.stream([task], Call(self.name, call)) as run:

@@ -25,7 +25,7 @@ class Gradient:
     >>> [gradient.slowdown(seconds=2.0, per_token=0.01) for _ in range(20)][-2:]
     [None, 1.0]
     >>> [gradient.slowdown(seconds=6.0, per_token=0.03) for _ in range(20)][-1]
-    2.941...
+    2.994...
     """
 
     __slots__ = ("_best", "_count", "_seconds", "_tokens")

@@ -83,6 +83,9 @@ class Journal:
     >>> journal
     <Journal 'questions.jsonl': 3 done, 0 failed; 2 skipped, 3 written>
 
+    Runs at the same time may share it, as long as they do different tasks: a run that comes to a task which another
+    is doing ends with a `JournalError`. Turns of orchestrators wait instead, and take the answer of the other.
+
     - `work` names the work; without it, it is the agent's name, model and instructions, or its function's name. A
       journal of other work is refused.
     - `key(task)` is what a task is recognised by; without it, a short text itself, else a hash, where that is stable.
@@ -110,6 +113,8 @@ class Journal:
         self._runs = self._skipped = self._written = 0
         self._done: dict[str, int] = {}  # key -> offset of its record
         self._failed: set[str] = set()
+        self._busy: dict[str, asyncio.Event | None] = {}  # key of a task that a run is doing -> set when it has ended
+        self._ledgers: list[Ledger] = []  # those of the runs going on
         self._header: dict[str, Any] | None = None
         self._rows: dict[str, JournalRecord] = {}  # what `to_frame` has read so far
         self._read_to = 0

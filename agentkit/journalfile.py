@@ -92,9 +92,10 @@ class JournalFile:
         if self._file is None:
             raise JournalError(f"journal {str(self.path)!r} is not open")
         data, start = self.unwritten + line if self.unwritten else line, self.size
+        size = len(data)
         try:
             written = self._file.write(data)
-            while written < len(data):  # the disk took a part; asking again says why
+            while written < size:  # the disk took a part; asking again says why
                 written += self._file.write(data[written:])
             if self._sync:
                 os.fsync(self._file.fileno())
@@ -105,8 +106,10 @@ class JournalFile:
                 f"journal {str(self.path)!r} cannot be written: {error.strerror or error}; {data.count(10)} results "
                 "are kept in memory and in the report; make room, and run again with the same journal"
             ) from error
-        self.unwritten, self.size = b"", start + len(data)
-        return self.size - len(line)
+        self.size = end = start + size
+        if data is not line:
+            self.unwritten = b""
+        return end - len(line)
 
     def _take_back(self) -> None:
         assert self._file is not None
@@ -116,8 +119,9 @@ class JournalFile:
             pass
 
     def line(self, offset: int) -> bytes:
-        """The line that begins at `offset`, of a file that is open."""
-        assert self._file is not None
+        """The line that begins at `offset`; after `close` too, for a run that has ended before its last tasks."""
+        if self._file is None:
+            return next(self.lines(offset))[1]
         self._file.seek(offset)
         data = self._file.read(4_096)
         while b"\n" not in data and (more := self._file.read(len(data))):

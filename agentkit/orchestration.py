@@ -115,10 +115,11 @@ class SequentialOrchestrator(_Orchestrator):
         team, first = pair(agents, prompts), start(initial_state)
         by_name, state = {agent.name: agent for agent, _ in team}, first
         settled, outcomes, known = asyncio.Event(), list[Outcome](), after(first)
+        recorded = self.executor.journal is not None
 
         async def turns() -> AsyncGenerator[dict[str, Any], None]:
-            for agent, prompt in team:
-                yield turn(agent, agent.name, prompt, **known)
+            for agent, prompt in team:  # a journal knows a turn by all that has been said before it
+                yield turn(agent, agent.name, prompt, **(after(state) if recorded else known))
                 await settled.wait()
                 settled.clear()
 

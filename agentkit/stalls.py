@@ -6,7 +6,7 @@ many short steps, is no stall; a virtual clock is left alone.
 Strategy: the loop sets a beat. A thread, one for all runs, looks at the clock between beats, and where a beat is
 overdue it looks at which agent the loop is in. So an agent is named while it blocks, which no measuring afterwards
 can do.
-Opened by notebook 06.
+Opened by notebook 02.
 """
 
 from __future__ import annotations

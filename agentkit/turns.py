@@ -21,7 +21,9 @@ from agentkit.agent import ChatAgent, Reply
 from agentkit.conversation import ConversationState
 from agentkit.executor import ParallelAgentExecutor
 from agentkit.frozen import freeze, thaw
-from agentkit.outcome import Outcome, Reads
+from agentkit.ledger import Ledger
+from agentkit.lending import holder, lent
+from agentkit.outcome import Outcome, Reads, current, span
 from agentkit.report import Report
 
 __all__ = [
@@ -200,13 +202,30 @@ def after(state: ConversationState) -> dict[str, str]:
 
 
 class Call:
-    """An async function of a turn, with the name of the team, which is what a journal knows the work by."""
+    """An async function of a turn, with the name of the team, which is what a journal knows the work by.
+
+    Teams that share a journal often come to the same turn at the same time: two questions, one brief for the lawyer.
+    The second then waits for the answer of the first, and lends its slot meanwhile.
+    """
 
     def __init__(self, name: str, fn: Callable[[dict[str, Any]], Awaitable[Any]]) -> None:
         self.name, self._fn = name, fn
+        self._ledger: Ledger | None = None
+
+    def share_turns(self, ledger: Ledger) -> None:
+        """Called by the ledger of the run, if there is a journal."""
+        self._ledger = ledger
 
     async def __call__(self, task: dict[str, Any]) -> Any:
-        """Take the turn."""
+        """Take the turn, or the answer of another run that is taking it."""
+        outcome, mine = current.get(), holder.get()
+        if self._ledger is not None and outcome is not None and self._ledger.is_elsewhere(outcome):
+            assert mine is not None  # an executor calls this
+            with span("waiting for the same turn"):
+                async with lent(mine.limiter):
+                    found = await self._ledger.elsewhere(outcome)
+            if found is not None:
+                return found[0]
         return await self._fn(task)
 
 

@@ -15,7 +15,7 @@ from agentkit.journal import Journal, JournalError
 from agentkit.journalfile import JournalFile
 from agentkit.ledger import work_of
 from agentkit.outcome import Outcome
-from agentkit.packing import Packer, _reply, stable_key, without_secrets
+from agentkit.packing import Packer, stable_key, without_secrets
 from agentkit.reply import Reply, Usage
 
 JSON = st.recursive(
@@ -80,7 +80,7 @@ def test_Packer_short_way_for_replies_is_the_long_one(text, tokens, request_id):
     """The fast path writes every field that the general path writes."""
     reply = Reply(text, Usage(1, tokens, 3), "small", "stop", request_id)
     packer = Packer()
-    assert json.loads(_reply(reply, reply.usage)) == packer._packed(reply)
+    assert json.loads(packer.text(reply)) == packer._packed(reply)
     assert packer.value(packer.text(reply)) == reply
     assert packer.value(packer.text(reply)).request_id == request_id
 

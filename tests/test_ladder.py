@@ -49,6 +49,7 @@ TOPIC = {
     "retries": "retry",
     "tokenbucket": "ratelimit",
     "gate": "executor",
+    "gradient": "semaphore",
     "lending": "executor",
     "progress": "executor",
     "run": "executor",

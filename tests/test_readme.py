@@ -29,13 +29,26 @@ def test_readme_links_lead_somewhere():
     assert len(links) > 3
 
 
-def test_readme_picture_states_its_facts():
-    """The picture's alt text is the `repr` of the chart that the first example draws today."""
+@pytest.mark.parametrize(
+    ("number", "picture", "chart"), [(0, "timeline", "report.plot('timeline')"), (2, "orchestration", "chart")]
+)
+def test_readme_picture_states_its_facts(number, picture, chart, tmp_path, monkeypatch):
+    """A picture's alt text is the `repr` of the chart that its example draws today."""
+    monkeypatch.chdir(tmp_path)
     space = {"__name__": "readme"}
-    code, _, last = EXAMPLES[0].rpartition("report.plot")
-    exec(code, space)
-    alt = re.search(r"!\[([^\]]*)\]", TEXT).group(1)
-    assert repr(space["report"].plot("timeline")) == f"<{alt}>", last
+    exec(EXAMPLES[number], space)
+    alt = re.search(rf"!\[([^\]]*)\]\(notebooks/images/{picture}.png\)", TEXT).group(1)
+    assert repr(eval(chart, space)) == f"<{alt}>"
+
+
+def test_readme_lead_makes_more_calls_and_is_sooner(tmp_path, monkeypatch):
+    """What the README says of the three patterns is what its example finds."""
+    monkeypatch.chdir(tmp_path)
+    space = {"__name__": "readme"}
+    exec(EXAMPLES[2], space)
+    frame = space["chart"].to_frame()
+    assert frame.loc["coordinated", "calls"] * 3 == frame.loc["parallel", "calls"] * 4
+    assert frame.loc["coordinated", "makespan"] < frame.loc["parallel", "makespan"]
 
 
 def test_readme_table_of_claims_is_the_ledgers():

@@ -1,9 +1,23 @@
 """A hundred research questions three ways, and a million items through a pipeline.
 
-Run with `make bench`. The first prints makespan, bound, calls, tokens and refusals of sequential, parallel and
-coordinated work against one provider, in virtual time: exact, and the same on every machine. The second prints
-throughput and memory of three stages with a slow middle: throughput in virtual time, memory in blocks of the
+Run with `make bench`. The first prints makespan, bounds, calls, tokens and refusals of sequential, parallel and
+coordinated work against one provider, in virtual time: exact, and the same on every machine; and draws them. The last
+prints throughput and memory of three stages with a slow middle: throughput in virtual time, memory in blocks of the
 interpreter.
+
+Bounds, all from the provider's log, for a client that keeps evenly to the account's 500 starts a minute:
+
+- `bound`: the calls in the order they came in. The n-th cannot start before its turn, and lasts as long as it did.
+- `blind`: what half of all orders of the same calls stay below. How long an answer takes is known when it is there, so
+  no client can choose an order by it, and each is as likely as any other.
+- `foresight`: the longest call first, the shortest last, which is the best of all orders.
+
+Parallel takes 1.12 times as long as with foresight, and no start is late: the log shows one every 0.12 s, to the last.
+What is left is that call 291 of 300 happens to last 6 s. One order in 9,000 comes within 1.06 of foresight, so that
+bound is not to be had; among all orders this run lies in the middle.
+
+The even pace is a choice. It suits every provider of which only the minute's figure is known, also one that counts by
+the second; this account counts by the minute and takes a burst. What that gains is printed too.
 """
 
 from __future__ import annotations
@@ -12,7 +26,12 @@ import asyncio
 import gc
 import json
 import sys
-from typing import Any
+from bisect import bisect_right
+from collections.abc import Sequence
+from functools import cache
+from itertools import permutations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -27,22 +46,26 @@ from agentkit.ratelimit import RateLimiter
 from agentkit.report import Report
 from agentkit.retry import RetryPolicy
 
+if TYPE_CHECKING:
+    import pandas
+
 QUESTIONS = [f"Question {i}: what decides the outcome of case {i}?" for i in range(100)]
 WHO = ("economist", "engineer", "lawyer")
 PER_MINUTE = 500  # of preset tier1-mini
+APART = 60 / PER_MINUTE  # seconds from one start to the next
 ITEMS = 1_000_000
 
 
 class World:
     """A provider with its specialists, and an executor that keeps to the account's limits."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, burst: int = 1) -> None:
         self.provider = Provider("tier1-mini", seed=6, answer=answer)
         client = self.provider.client()
         self.team = [ChatAgent(name, f"You are an {name}.", client=client, max_tokens=300) for name in WHO]
         self.planner = ChatAgent("planner", "Plan the work.", client=client, max_tokens=300)
         self.lead = ChatAgent("writer", "Join the findings.", client=client, max_tokens=300)
-        pace = RateLimiter(requests_per_minute=PER_MINUTE)
+        pace = RateLimiter(requests_per_minute=PER_MINUTE, burst=burst)
         self.executor = ParallelAgentExecutor(limit, rate_limiter=pace, retry=RetryPolicy())
 
 
@@ -77,46 +100,113 @@ def answer(request: Any) -> str:
     return teaching_answer(request)
 
 
-def bound(way: Any, log: Any) -> float:
-    """No client could be quicker with these calls in this order, by the provider's log.
+def bounds(way: Any, log: Any) -> dict[str, float]:
+    """How quick a client could have been, by the provider's log; see above."""
+    lasted = [call.finished - call.arrived for call in log]
+    if way is sequential:  # one at a time: the sum of the answers, in any order
+        return dict.fromkeys(("bound", "blind", "foresight"), sum(lasted))
+    return {"bound": paced(lasted), "blind": middle(lasted), "foresight": paced(sorted(lasted, reverse=True))}
 
-    One at a time: the sum of the answers. Otherwise the account's rate: the n-th call cannot start before its turn, and
-    its answer takes as long as it takes.
+
+def paced(lasted: Sequence[float]) -> float:
+    """The makespan of calls in this order, one starting every `APART` seconds."""
+    return max(place * APART + seconds for place, seconds in enumerate(lasted))
+
+
+def share_within(makespan: float, lasted: Sequence[float]) -> float:
+    """Of all orders of these calls, the share that ends within `makespan`; exact.
+
+    Places are filled from the last, which has the least time left. Whatever fits there fits into every place before
+    it, so the choices for each place are all that fit, less those already placed.
     """
-    seconds = [call.finished - call.arrived for call in log]
-    if way is sequential:
-        return sum(seconds)
-    return max(place * 60 / PER_MINUTE + lasted for place, lasted in enumerate(seconds))
+    ordered, share = sorted(lasted), 1.0
+    for place in reversed(range(len(ordered))):
+        fitting = bisect_right(ordered, makespan - place * APART + 1e-9)
+        share *= max(0, fitting - (len(ordered) - 1 - place)) / (place + 1)
+    return share
 
 
-def row(way: Any, limit: int) -> tuple[dict[str, Any], Report]:
+def middle(lasted: Sequence[float]) -> float:
+    """The makespan that half of all orders stay within, to the millisecond."""
+    low, high = 0.0, len(lasted) * APART + max(lasted)
+    while high - low > 1e-3:
+        half = (low + high) / 2
+        low, high = (low, half) if share_within(half, lasted) >= 0.5 else (half, high)
+    return high
+
+
+def run(way: Any, limit: int, burst: int = 1) -> tuple[dict[str, Any], Any]:
     """Run one way on a fresh provider; every number is the provider's own."""
 
-    async def main() -> tuple[dict[str, Any], Report]:
-        world, began = World(limit), asyncio.get_running_loop().time()
+    async def main() -> tuple[dict[str, Any], Any]:
+        world, began = World(limit, burst), asyncio.get_running_loop().time()
         report = await way(world)
         makespan, seen = asyncio.get_running_loop().time() - began, world.provider.statistics()
-        least = bound(way, world.provider.log)
         assert report.summary.succeeded == len(QUESTIONS)
         return {
-            "way": way.__name__, "makespan": makespan, "bound": least, "ratio": makespan / least,
+            "way": way.__name__, "makespan": makespan, **bounds(way, world.provider.log),
             "calls": seen.arrivals, "tokens": seen.tokens_used, "429s": sum(seen.refused.values()),
-        }, report  # fmt: skip
+        }, world.provider.log  # fmt: skip
 
     return simulate(main)
 
 
-def test_a_hundred_questions_three_ways():
-    """Each way is within 1.1 of its bound, and no call is refused."""
+@cache
+def three_ways() -> tuple[pandas.DataFrame, dict[str, Any]]:
+    """The frame, and the provider's log of each way."""
     import pandas
 
-    rows, reports = zip(*[row(sequential, 1), row(parallel, 100), row(coordinated, 100)], strict=True)
+    rows, logs = zip(*[run(sequential, 1), run(parallel, 100), run(coordinated, 100)], strict=True)
     frame = pandas.DataFrame(rows).set_index("way")
+    return frame, dict(zip(frame.index, logs, strict=True))
+
+
+def test_a_hundred_questions_three_ways(tmp_path: Path):
+    """Each way is within 1.1 of its bound, and of what half of all orders stay below; no call is refused."""
+    frame, logs = three_ways()
     print("\n", frame.round(3).to_string())
-    print("\n", plots.compare(*reports, labels=list(frame.index)))
-    assert (frame["ratio"] <= 1.1).all()
+    assert (frame["makespan"] <= 1.1 * frame["bound"]).all()
+    assert (frame["makespan"] <= 1.1 * frame["blind"]).all()
     assert list(frame["calls"]) == [300, 300, 500]
     assert (frame["429s"] == 0).all()
+    chart = plots.side_by_side(*logs.values(), labels=list(logs))
+    print("\n", chart, f"\n {chart.save(tmp_path / 'orchestration.png')}")
+    same = chart.to_frame().rename(columns={"refused": "429s"})
+    assert same["makespan"].round(6).equals(frame["makespan"].round(6).rename_axis("run"))
+    assert (same[["calls", "tokens", "429s"]].to_numpy() == frame[["calls", "tokens", "429s"]].to_numpy()).all()
+
+
+def test_no_start_is_late():
+    """What parallel takes more than with foresight is the luck of the order: no slot of the pace is left unused."""
+    frame, logs = three_ways()
+    for way in ("parallel", "coordinated"):
+        arrived = [call.arrived for call in logs[way]]
+        late = [at - arrived[0] - place * APART for place, at in enumerate(arrived)]
+        assert max(map(abs, late)) < 1e-6, way
+    lasted = [call.finished - call.arrived for call in logs["parallel"]]
+    best, took = frame.loc["parallel", ["foresight", "makespan"]]
+    shares = {f"within {times:g} of foresight": share_within(times * best, lasted) for times in (1.02, 1.06, 1.12)}
+    print("\n", ", ".join(f"{share:.3g} of all orders are {said}" for said, share in shares.items()))
+    assert shares["within 1.06 of foresight"] < 1e-3
+    assert 0.25 < share_within(took, lasted) < 0.75
+
+
+def test_share_within_counts_orders():
+    """For five calls the formula and a count of all 120 orders agree, at every makespan that one of them has."""
+    lasted = [0.1, 0.3, 0.3, 0.5, 0.2]
+    found = sorted(map(paced, permutations(lasted)))
+    for makespan in set(found):
+        assert share_within(makespan, lasted) == pytest.approx(sum(f <= makespan + 1e-9 for f in found) / len(found))
+    assert abs(middle(lasted) - found[len(found) // 2 - 1]) < 2e-3
+
+
+def test_what_an_even_pace_costs():
+    """An account that counts by the minute takes a burst: sooner done, more in flight, and still no refusal."""
+    logs = {f"burst {burst}": run(parallel, 100, burst)[1] for burst in (1, PER_MINUTE)}
+    frame = plots.side_by_side(*logs.values(), labels=list(logs)).to_frame()
+    print("\n", frame.round(2).to_string())
+    assert frame.loc["burst 500", "makespan"] < 0.5 * frame.loc["burst 1", "makespan"]
+    assert (frame["refused"] == 0).all()
 
 
 @pytest.mark.timeout(1200)

@@ -20,6 +20,7 @@ from agentkit.lab.plots.limits import bucket, little
 from agentkit.lab.plots.lines import ways
 from agentkit.lab.plots.load import in_flight, queue_depth
 from agentkit.lab.plots.pool import pool
+from agentkit.lab.plots.sidebyside import SideBySide, side_by_side
 from agentkit.lab.plots.stages import stages
 from agentkit.lab.plots.storm import storm
 from agentkit.lab.plots.tally import outcomes
@@ -27,6 +28,7 @@ from agentkit.lab.plots.timeline import timeline
 
 __all__ = [
     "Chart",
+    "SideBySide",
     "bucket",
     "compare",
     "cost",
@@ -40,6 +42,7 @@ __all__ = [
     "outcomes",
     "pool",
     "queue_depth",
+    "side_by_side",
     "stages",
     "storm",
     "timeline",

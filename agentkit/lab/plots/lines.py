@@ -45,7 +45,7 @@ def ways(
     facts = {"xlabel": xlabel, "ylabel": ylabel, "xs": list(xs), "ways": {k: list(v) for k, v in measured.items()}}
     listed = "; ".join(f"{name} {', '.join(map(number, ys))}" for name, ys in lines)
     said = [f"{ylabel} against {xlabel} {', '.join(map(number, xs))}: {listed}"]
-    finding = title or f"{ylabel} against {xlabel}"
+    finding = title if title is not None else f"{ylabel[:1].upper()}{ylabel[1:]} against {xlabel}"
     return Chart("Ways", finding, said, facts, lambda: _draw(xs, lines, xlabel, ylabel, finding))
 
 
