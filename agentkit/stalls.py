@@ -3,8 +3,8 @@
 What it holds: `Stall`, one entry of `report.stalls`; `StallWatch`, which finds them; `Heart`, which watches a loop.
 Guarantees: nothing is measured on the loop's own time but one timer every 50 ms; a loop that is idle, or busy with
 many short steps, is no stall; a virtual clock is left alone.
-Strategy: the loop sets a beat. A thread, one for all runs, looks at the clock between beats, and where a beat is
-overdue it looks at which agent the loop is in. So an agent is named while it blocks, which no measuring afterwards
+Strategy: the loop sets a beat. A daemon thread, one for all runs, looks at the clock between beats, and where a beat
+is overdue it looks at which agent the loop is in. So an agent is named while it blocks, which no measuring afterwards
 can do.
 Opened by notebook 02.
 """
@@ -21,12 +21,13 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-__all__ = ["Heart", "Stall", "StallWatch", "is_real", "line_of"]
+__all__ = ["Heart", "Stall", "StallWatch", "Watchman", "is_real", "line_of", "watchman"]
 
 PERIOD = 0.05  # seconds between two beats, and between two looks
 HARMLESS = 0.1  # seconds; shorter ones are not noted (asyncio's own limit for slow callbacks in debug mode)
 GRAVE = 1.0  # seconds; from here on it is also logged, once per run
 MOST = 1_000  # stalls kept of one run
+IDLE = 20  # looks at nothing before the thread sleeps: waking it for each of many short runs would cost more
 
 _log = logging.getLogger("agentkit")
 
@@ -105,11 +106,11 @@ class Heart:
         self._loop, self._whose, self._thread = loop, whose, threading.get_ident()
         self.watch = StallWatch(self._busy, time.monotonic())
         self._timer = loop.call_later(PERIOD, self._beat)
-        _watchman.add(self)
+        watchman.add(self)
 
     def stop(self) -> None:
         """End the watch."""
-        _watchman.remove(self)
+        watchman.remove(self)
         self._timer.cancel()
         self.watch.beat(time.monotonic())
         longest = max(self.watch.stalls, key=lambda stall: stall.seconds, default=None)
@@ -150,41 +151,47 @@ def line_of(frame: FrameType | None) -> str:
     return f"line {agent.f_lineno} of {agent.f_code.co_qualname}{f' in {file}' if file != '__main__' else ''}"
 
 
-class _Watchman:
-    """The thread that looks at all watches; it comes with the first one, and goes when there was none for a while."""
+class Watchman:
+    """The thread that looks at all watches. It comes with the first run, and sleeps while there is none to watch."""
 
     def __init__(self) -> None:
-        self._lock, self._hearts = threading.Lock(), set[Heart]()
+        self._lock, self._hearts, self._needed = threading.Lock(), set[Heart](), threading.Event()
         self._thread: threading.Thread | None = None
 
     def add(self, heart: Heart) -> None:
         """Look at this one, too."""
         with self._lock:
             self._hearts.add(heart)
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._walk, name="agentkit stalls", daemon=True)
-                try:
-                    self._thread.start()
-                except RuntimeError:  # no threads to be had: nothing will be noted
-                    self._thread = None
+        self._needed.set()
+        self.start()
 
     def remove(self, heart: Heart) -> None:
         """Look at it no more."""
         with self._lock:
             self._hearts.discard(heart)
 
+    def start(self) -> None:
+        """Make the thread, if there is none: also after a fork, which threads do not survive."""
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._walk, name="stalls of agentkit", daemon=True)
+            try:
+                self._thread.start()
+            except RuntimeError:  # no threads to be had: nothing will be noted
+                self._thread = None
+
     def _walk(self) -> None:
         idle = 0
-        while idle < 20:
-            time.sleep(PERIOD)
+        while True:
             with self._lock:
                 hearts = list(self._hearts)
                 idle = 0 if hearts else idle + 1
-                if idle == 20:
-                    self._thread = None
+                if idle > IDLE:
+                    self._needed.clear()
+            self._needed.wait()
+            time.sleep(PERIOD)
             now = time.monotonic()
             for heart in hearts:
                 heart.watch.look(now)
 
 
-_watchman = _Watchman()
+watchman = Watchman()

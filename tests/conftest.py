@@ -8,8 +8,12 @@ from collections.abc import Callable
 import pytest
 from hypothesis import settings
 
+from agentkit.stalls import watchman
+
 settings.register_profile("agentkit", derandomize=True, deadline=None, database=None)
 settings.load_profile("agentkit")
+
+watchman.start()  # it stays, so tests that count threads should find it from the start
 
 
 @pytest.fixture
