@@ -17,27 +17,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agentkit.adaptive import AdaptiveLimiter
     from agentkit.agent import Agent, BrokenAnswer, ChatAgent, PerLoop, Reply, Usage
     from agentkit.budget import Budget, BudgetExceeded
     from agentkit.executor import ParallelAgentExecutor
+    from agentkit.executor.run import Run
     from agentkit.journal import Journal
     from agentkit.locks import KeyedLock, LockOrder, LockOrderError, Sequencer, TracedLock
     from agentkit.orchestration import CoordinatorOrchestrator, ParallelOrchestrator, Pipeline, SequentialOrchestrator
-    from agentkit.outcome import Attempt, Outcome, span
     from agentkit.ratelimit import RateLimiter, TokenBucket
     from agentkit.report import Report, Summary
+    from agentkit.report.outcome import Attempt, Outcome, span
     from agentkit.retry import RetryPolicy
-    from agentkit.run import Run
     from agentkit.semaphore import CapacityLimiter, QueueFull
+    from agentkit.semaphore.adaptive import AdaptiveLimiter
     from agentkit.state import Conflict, ConversationState, SharedState, VersionedState
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "AdaptiveLimiter": "adaptive",
+    "AdaptiveLimiter": "semaphore",
     "Agent": "agent",
-    "Attempt": "outcome",
+    "Attempt": "report",
     "BrokenAnswer": "agent",
     "Budget": "budget",
     "BudgetExceeded": "budget",
@@ -50,7 +50,7 @@ _HOME = {
     "KeyedLock": "locks",
     "LockOrder": "locks",
     "LockOrderError": "locks",
-    "Outcome": "outcome",
+    "Outcome": "report",
     "ParallelAgentExecutor": "executor",
     "ParallelOrchestrator": "orchestration",
     "PerLoop": "agent",
@@ -60,7 +60,7 @@ _HOME = {
     "Reply": "agent",
     "Report": "report",
     "RetryPolicy": "retry",
-    "Run": "run",
+    "Run": "executor",
     "Sequencer": "locks",
     "SequentialOrchestrator": "orchestration",
     "SharedState": "state",
@@ -69,7 +69,7 @@ _HOME = {
     "TracedLock": "locks",
     "Usage": "agent",
     "VersionedState": "state",
-    "span": "outcome",
+    "span": "report",
 }
 
 __all__ = [

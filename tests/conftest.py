@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import settings
 
-from agentkit.stalls import watchman
+from agentkit.report.stalls import watchman
 
 settings.register_profile("agentkit", derandomize=True, deadline=None, database=None)
 settings.load_profile("agentkit")

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentkit import ChatAgent, ParallelAgentExecutor
-from agentkit.adaptive import AdaptiveLimiter
 from agentkit.lab.clock import simulate
 from agentkit.lab.latency import Latency
 from agentkit.lab.provider import Provider
 from agentkit.semaphore import CapacityLimiter
+from agentkit.semaphore.adaptive import AdaptiveLimiter
 
 
 def load(name: str) -> ModuleType:

@@ -12,11 +12,11 @@ from multiprocessing import get_context
 
 import pytest
 
-from agentkit.agent_call import as_coroutine_function
 from agentkit.executor import ParallelAgentExecutor
+from agentkit.executor.agent_call import as_coroutine_function
 from agentkit.lab.clock import simulate
-from agentkit.outcome import span
 from agentkit.report import Report
+from agentkit.report.outcome import span
 from agentkit.semaphore import CapacityLimiter
 
 PATIENCE = 30  # seconds after which a test that hangs fails; none waits for it otherwise

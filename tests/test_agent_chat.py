@@ -13,13 +13,13 @@ import pytest
 
 from agentkit.agent import BrokenAnswer, ChatAgent, PerLoop, Reply, Usage
 from agentkit.executor import ParallelAgentExecutor
-from agentkit.failures import classify
 from agentkit.lab.clock import simulate
 from agentkit.lab.faults import FAULTS, Fault, Faults
 from agentkit.lab.latency import Latency
 from agentkit.lab.provider import Provider
-from agentkit.outcome import Span
+from agentkit.report.outcome import Span
 from agentkit.retry import RetryPolicy
+from agentkit.retry.failures import classify
 
 APIS = ("chat", "responses")
 WORDS = "one two three four five six seven eight"

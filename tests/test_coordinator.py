@@ -13,7 +13,7 @@ from agentkit.executor import ParallelAgentExecutor
 from agentkit.lab.clock import simulate
 from agentkit.lab.provider import Provider
 from agentkit.orchestration import CoordinatorOrchestrator, RoutingError
-from agentkit.outcome import span
+from agentkit.report.outcome import span
 from agentkit.retry import RetryPolicy
 from agentkit.semaphore import CapacityLimiter
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from agentkit import AdaptiveLimiter, ChatAgent, ParallelAgentExecutor, RateLimiter, RetryPolicy, Usage
+from agentkit.executor.progress import progress_bar
 from agentkit.lab import Faults, Limits, Provider, simulate
-from agentkit.progress import progress_bar
 
 
 class Refused(Exception):
@@ -370,7 +370,7 @@ def test_progress_counts_every_outcome(monkeypatch: Any):
     """The bar moves once per outcome, whatever its status, and is closed at the end."""
     seen: list[Any] = []
     bar = SimpleNamespace(update=lambda: seen.append(1), close=lambda: seen.append("closed"))
-    monkeypatch.setattr("agentkit.executor.progress_bar", lambda total: seen.append(total) or bar)
+    monkeypatch.setattr("agentkit.executor.executor.progress_bar", lambda total: seen.append(total) or bar)
     execute([1, 2, 9], asyncio.sleep, 2, progress=True, timeout=5)
     assert seen == [3, 1, 1, 1, "closed"]
 

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentkit.agent.reply import Reply, Usage
 from agentkit.journal import Journal, JournalError
-from agentkit.journalfile import JournalFile
-from agentkit.ledger import work_of
-from agentkit.outcome import Outcome
-from agentkit.packing import Packer, stable_key, without_secrets
-from agentkit.reply import Reply, Usage
+from agentkit.journal.file import JournalFile
+from agentkit.journal.ledger import work_of
+from agentkit.journal.packing import Packer, stable_key, without_secrets
+from agentkit.report.outcome import Outcome
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

@@ -80,7 +80,9 @@ class Kernel:
 
     def begin(self, code: str) -> None:
         """Start a cell and return when it waits, which it says by printing `waiting`."""
-        self._cell = self.client.execute(BEGIN + code, stop_on_error=False)  # else the kernel may drop the cell that comes next
+        self._cell = self.client.execute(
+            BEGIN + code, stop_on_error=False
+        )  # else the kernel may drop the cell that comes next
         while self.client.get_iopub_msg(timeout=60)["content"].get("text") != "waiting\n":
             pass
         time.sleep(0.2)  # the loop goes to sleep just after it printed; the kernel gives no sign of that

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from agentkit.executor import ParallelAgentExecutor
 from agentkit.lab.clock import simulate
 from agentkit.orchestration import Pipeline
-from agentkit.outcome import span
+from agentkit.report.outcome import span
 from agentkit.retry import RetryPolicy
 from agentkit.semaphore import CapacityLimiter
 

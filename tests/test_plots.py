@@ -14,8 +14,9 @@ import pytest
 
 from agentkit import CapacityLimiter, Outcome, ParallelAgentExecutor, Reply, Report, Usage, span
 from agentkit.lab import plots
+from agentkit.lab.calls import Call, Log
 from agentkit.lab.clock import simulate
-from agentkit.outcome import Attempt, Span
+from agentkit.report.outcome import Attempt, Span
 
 
 def run_of_fourteen() -> Report:
@@ -136,7 +137,32 @@ def through_a_pipeline(waits: list[tuple[str, float, float]]) -> Report:
     return Report([Outcome(0, "item", "success", started=0.0, finished=10.0, spans=spans)])
 
 
+def logged(*calls: tuple[float, float, int, int]) -> Log:
+    """A provider's log of calls `(arrived, finished, status, tokens)`."""
+    log = Log()
+    for i, (arrived, finished, status, tokens) in enumerate(calls):
+        charged = tokens if status == 200 else 0
+        log.append(Call(i, arrived, status=status, finished=finished, prompt_tokens=tokens, charged_tokens=charged))
+    return log
+
+
+CALLED = [(5.0, 7.0, 200, 100), (5.0, 5.0, 429, 100), (6.0, 9.0, 200, 50)]
+
 CASES: dict[str, Case] = {
+    "side_by_side": (
+        lambda calls: plots.side_by_side(logged(*calls), run_of_fourteen(), labels=["log", "report"]),
+        lambda: CALLED,
+        "<SideBySide: log: 4 s, 3 calls, 150 tokens, 1 refused, at most 2 in flight, 1.25 on average; "
+        "report: 6.62 s, 15 calls, 13,082 tokens, none refused, at most 4 in flight, 3.43 on average>",
+        [
+            with_row(0, None),
+            with_row(1, (5.0, 5.0, 500, 100)),
+            with_row(1, (5.0, 6.0, 200, 100)),
+            with_row(2, (6.0, 9.5, 200, 50)),
+            with_row(2, (7.0, 9.0, 200, 50)),
+            with_row(2, (6.0, 9.0, 200, 51)),
+        ],
+    ),
     "stages": (
         lambda waits: plots.stages(through_a_pipeline(waits)),
         lambda: [("read", 0.0, 1.0), ("write", 2.0, 7.0)],
@@ -283,7 +309,7 @@ def test_Chart_of_altered_data_says_something_else(kind: str) -> None:
 
 def test_cases_cover_every_chart() -> None:
     """No function that draws is left out of the table above."""
-    assert set(CASES) == set(plots.__all__) - {"Chart", "draw"}
+    assert set(CASES) == set(plots.__all__) - {"Chart", "SideBySide", "draw"}
 
 
 @pytest.mark.parametrize("kind", CASES)
@@ -325,7 +351,7 @@ def test_Chart_of_a_real_run_is_exact() -> None:
 
     said = (
         "<Timeline: 12 agents, at most 6 in flight, 5.75 s, 11 succeeded, 1 failed; 21 s one after another, "
-        "limit 3, then 6 from 2 s, waited 20.5 s, called 18 s, own work 3 s, reading the answer 3 s>"
+        "limit 3, then 6 from 2 s, waited 20.5 s, called 18 s, own work 3 s, reading the answer 3 s in 12 spans>"
     )
     assert [repr(simulate(main).plot()) for _ in range(2)] == [said, said]
 
@@ -356,6 +382,44 @@ def test_timeline_sorts_time_into_what_it_was_spent_on() -> None:
     assert facts["spans"] == {"thinking": 0.5}
 
 
+def test_timeline_counts_spans() -> None:
+    """Spans joined, lost, renamed, shortened or told twice change the words; without spans they are as before."""
+    made = (Span("calling", 0.0, 4.0), Span("search", 0.0, 1.5), Span("search", 1.5, 4.0), Span("read", 1.0, 1.5))
+
+    def chart(*spans: Span) -> plots.Chart:
+        return plots.timeline(Report([Outcome(0, "a", "success", started=0.0, finished=4.0, spans=spans)]))
+
+    facts = chart(*made).facts
+    assert (facts["spans"], facts["span_counts"]) == ({"read": 0.5, "search": 4.0}, {"read": 1, "search": 2})
+    said = repr(chart(*made))
+    assert said.endswith("no limit, waited 0 s, called 4 s, read 0.5 s in 1 span, search 4 s in 2 spans>")
+    calling, first, second, read = made
+    mutants = [
+        (calling, Span("search", 0.0, 4.0), read),
+        (calling, first, second),
+        (calling, first, second, Span("look", 1.0, 1.5)),
+        (calling, first, Span("search", 1.75, 4.0), read),
+        (calling, first, second, read, read),
+    ]
+    assert said not in [repr(chart(*spans)) for spans in mutants]
+    assert repr(chart(calling)).endswith("no limit, waited 0 s, called 4 s>")
+
+
+def test_timeline_and_compare_mark_an_instant() -> None:
+    """A mark is a line at its second in every panel, an entry of the legend and the end of the words."""
+    report, mark = run_of_fourteen(), (9, "the caller leaves")
+    for chart in (plots.timeline(report, mark=mark), plots.compare(report, report, mark=mark)):
+        plain = plots.timeline(report) if chart.kind == "Timeline" else plots.compare(report, report)
+        between = ", " if chart.kind == "Timeline" else "; "
+        assert repr(chart) == f"{repr(plain)[:-1]}{between}the caller leaves at 9 s>"
+        assert (chart.facts["mark"], plain.facts["mark"]) == ((9.0, "the caller leaves"), None)
+        uprights = [[line for line in axes.lines if set(line.get_xdata()) == {9}] for axes in chart.figure.axes]
+        assert all(len(lines) == 1 for lines in uprights)
+        assert all(axes.get_xlim()[1] > 9 for axes in chart.figure.axes), "after the run, and still on the page"
+        [legend] = chart.figure.legends
+        assert "the caller leaves at 9 s" in [text.get_text() for text in legend.get_texts()]
+
+
 def test_timeline_title_says_what_was_gained() -> None:
     """The title compares with the sum, with given seconds, or with a measured run; without a gain it does not."""
     report = run_of_fourteen()
@@ -382,6 +446,23 @@ def test_bucket_level_never_rises_above_the_brim() -> None:
     ]  # fmt: skip
 
 
+def test_side_by_side_is_a_frame_and_says_what_was_gained() -> None:
+    """Frame and picture have the same numbers; the title names the quickest; rows of something else are refused."""
+    one, two = logged((0.0, 4.0, 200, 10), (4.0, 8.0, 200, 10)), logged((3.0, 7.0, 200, 10), (3.0, 7.0, 200, 10))
+    chart = plots.side_by_side(one, two, labels=["in turn", "at once"])
+    assert chart.title == "In turn 8 s, at once 4 s: at once is 2 times as fast"
+    assert chart.to_frame().T.to_dict() == chart.facts["runs"]
+    assert list(chart.to_frame().index) == ["in turn", "at once"]
+    assert chart.facts["runs"]["at once"]["peak_in_flight"] == 2
+    assert plots.side_by_side(one, one).title == "Run 1 8 s, run 2 8 s: no difference"
+    assert plots.side_by_side(one, two, two).title.endswith("run 2 is 2 times as fast as run 1")
+    failed = Outcome(0, "a", "failed", started=0.0, finished=1.0)
+    failed.error = type("Refused", (Exception,), {"status_code": 429})()
+    assert "1 call, 0 tokens, 1 refused" in repr(plots.side_by_side(Report([failed])))
+    with pytest.raises(TypeError, match=r"must be a report or a provider's log, got a row \(0.0, 0\)"):
+        plots.side_by_side(STORM)
+
+
 def test_outcomes_never_hides_the_right_result() -> None:
     """Rare results share a bar, but not the one that was right, however rare."""
     chart = plots.outcomes({i: 100 - i for i in range(30)}, right=29)
@@ -392,8 +473,6 @@ def test_outcomes_never_hides_the_right_result() -> None:
 
 def test_storm_reads_reports_and_provider_logs() -> None:
     """A report's attempts, records of a provider and plain rows give the same picture."""
-    from agentkit.lab.calls import Call, Log
-
     calls = Log([Call(i, at, retry=retry) for i, (at, retry) in enumerate(STORM)])
     assert repr(plots.storm(calls)) == repr(plots.storm(STORM))
     by_retry = plots.storm(run_of_fourteen()).facts["by_retry"]
@@ -417,9 +496,15 @@ def test_Report_plot_of_an_unknown_kind_lists_them() -> None:
     ("call", "said"),
     [
         (lambda r: plots.timeline(r, labels=["a"]), "labels must hold one text per task, got 1 for 14 tasks"),
+        (lambda r: plots.timeline(r, mark=3), "mark must be .seconds, what happened then., got 3; write mark="),
+        (lambda r: plots.compare(r, mark=(-1, "before")), "mark must be .seconds, what happened then., got .-1"),
+        (lambda r: plots.compare(r, mark=("x", 1)), "mark must be"),
+        (lambda r: plots.timeline(r, mark=(1, " ")), "mark must be"),
         (lambda r: plots.compare(), "compare needs at least 1 report"),
         (lambda r: plots.compare(r, r, labels=["a", "a"]), "labels must differ"),
         (lambda r: plots.queue_depth(r, labels=["a", "b"]), "labels must hold one text per run"),
+        (lambda r: plots.side_by_side(), "side_by_side needs at least 1 run, got none"),
+        (lambda r: plots.side_by_side(r, r, labels=["a", "a"]), "labels must differ"),
         (lambda r: plots.latency(r, of="speed"), "of must be one of latency, waited, total"),
         (lambda r: plots.storm(r, per=0), "per must be more than 0 seconds"),
         (lambda r: plots.knee([]), "points must hold 1 row or more"),

@@ -8,14 +8,20 @@ from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
+import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 from PIL import Image
 
 from agentkit import Outcome, Reply, Report, Usage
 from agentkit.lab import plots
-from agentkit.outcome import Attempt, Span
+from agentkit.lab.calls import Call
+from agentkit.lab.plots import spans
+from agentkit.lab.plots.style import plain
+from agentkit.report.outcome import Attempt, Span
 
 STATUSES = ("success", "failed", "timeout", "cancelled", "rejected")
 
@@ -40,6 +46,32 @@ def run_of(agents: int, at_once: int = 8, *, statuses: tuple[str, ...] = ("succe
     return Report(outcomes, limits=[(0.0, at_once), (1.5, at_once + 2)])
 
 
+SPANS = ("plan", "search the web for every word of the question", "read", "rank the answers", "write", "研究 $x_1$")
+
+
+def run_with_spans(agents: int, levels: int = 1) -> Report:
+    """Agents that name what they do: spans in a row and, from the second level on, spans inside them."""
+    outcomes = []
+    for i in range(agents):
+        start, long = 0.5 * i, 6.0 + i % 5
+        spans = [Span("calling", start + 0.3 * long, start + 0.6 * long)]
+        for level in range(levels):
+            parts = 2 + level
+            width = (0.94 - 0.2 * level) * long / parts
+            left = start + (0.03 + 0.1 * level) * long
+            for part in range(parts):
+                name = SPANS[(i + part + level) % len(SPANS)]
+                spans.append(Span(name, left + part * width, left + (part + 1) * width))
+        spans.append(Span("across", start + 0.45 * long, start + 0.8 * long))
+        outcomes.append(Outcome(i, i, "success", started=start, finished=start + long, spans=tuple(spans)))
+    for one in outcomes[1::3]:
+        one.status, one.error = "timeout", TimeoutError("took longer")
+    for one in outcomes[2::3]:
+        middle = one.started + 0.5 * (one.finished - one.started)
+        one._attempts = (Attempt(one.started, middle, RuntimeError("429")), Attempt(middle + 0.4, one.finished))
+    return Report(outcomes, limits=[(0.0, agents)])
+
+
 REPORTS: dict[str, Callable[[], Report]] = {
     "empty": lambda: Report([]),
     "one": lambda: run_of(1, 1, spans=False),
@@ -58,6 +90,14 @@ OTHERS: dict[str, Callable[[], plots.Chart]] = {
     "odd names": lambda: plots.timeline(run_of(4), labels=["$x_", "研究", "two\nlines", ""]),
     "compare two": lambda: plots.compare(run_of(6, 1), run_of(6, 6), labels=["one after another", LONG]),
     "compare four": lambda: plots.compare(*(run_of(n, 3, statuses=STATUSES) for n in (0, 1, 20, 300))),
+    "spans": lambda: plots.timeline(run_with_spans(6), mark=(1, LONG)),
+    "nested spans": lambda: plots.timeline(run_with_spans(20, 4)),
+    "spans of many agents": lambda: plots.timeline(run_with_spans(40, 2)),
+    "spans compared": lambda: plots.compare(run_with_spans(3, 2), run_with_spans(9), mark=(30, "the caller leaves")),
+    "side by side": lambda: plots.side_by_side(
+        run_of(300, 1), run_of(300, 1200), Report([]), run_of(9, statuses=("failed",)), labels=["a", LONG, "none", "b"]
+    ),
+    "one side": lambda: plots.side_by_side([Call(1, 2.0, status=429, finished=2.0)]),
     "queues": lambda: plots.queue_depth(*(run_of(40, n, statuses=STATUSES) for n in (2, 4, 8, 16))),
     "latencies": lambda: plots.latency(run_of(90), run_of(50, 3), run_of(0), of="waited", labels=["a", LONG, "none"]),
     "cost with prices": lambda: plots.cost(run_of(30), prices=(2.5, 10.0), budget=0.01),
@@ -126,6 +166,113 @@ def test_Chart_text_is_inside_and_does_not_overlap(name: str, make: Callable[[],
     assert not outside
     touching = [(a, b) for (a, fa), (b, fb) in itertools.combinations(texts, 2) if overlap(fa, fb)]
     assert not touching
+
+
+def names_of(chart: plots.Chart) -> list[Text]:
+    """The names written into bars."""
+    return [text for axes in chart.figure.axes for text in axes.texts if text.get_size() == spans.SIZE]
+
+
+def bars_of(axes: Any) -> list[tuple[str, Any]]:
+    """Each bar of a panel: its fill, and its frame in pixels."""
+    found = []
+    for boxes in axes.collections:
+        fill = to_hex(boxes.get_facecolor()[0])
+        for path in boxes.get_paths():
+            (x0, y0), (x1, y1) = axes.transData.transform(path.get_extents())
+            found.append((fill, Bbox.from_extents(x0, min(y0, y1), x1, max(y0, y1))))
+    return found
+
+
+def misplaced(chart: plots.Chart) -> list[str]:
+    """Names that are not wholly inside a bar of one fill, or that touch a mark, a line or one another."""
+    canvas = FigureCanvasAgg(chart.figure)
+    canvas.draw()
+    wrong, names = [], {id(text): text for text in names_of(chart)}
+    for axes in chart.figure.axes:
+        here = [(text, text.get_window_extent(canvas.get_renderer())) for text in axes.texts if id(text) in names]
+        wrong += [a.get_text() for (a, fa), (_, fb) in itertools.permutations(here, 2) if overlap(fa, fb, 0)]
+        spots = [axes.transData.transform(line.get_xydata()) for line in axes.lines]
+        for text, frame in here:
+            home = [fill for fill, bar in bars_of(axes) if bar.x0 <= frame.x0 and frame.x1 <= bar.x1
+                    and bar.y0 <= frame.y0 + 1 and frame.y1 - 1 <= bar.y1]  # fmt: skip
+            if home not in (["#0072b2"], ["#e69f00"]):
+                wrong.append(f"{text.get_text()} on {home}")
+            for line, points in zip(axes.lines, spots, strict=True):
+                (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
+                if line.get_linestyle() == "None":  # marks, each a point
+                    touched = any(frame.x0 < x + 4 and x - 4 < frame.x1 and frame.y0 < y < frame.y1 for x, y in points)
+                elif x0 == x1:
+                    touched = frame.x0 < x0 < frame.x1  # an upright goes through all rows
+                else:
+                    touched = frame.x0 < x1 and x0 < frame.x1 and frame.y0 + 1 < y1 and y0 < frame.y1 - 1
+                if touched:
+                    wrong.append(f"{text.get_text()} touches a line or a mark")
+    return wrong
+
+
+SPANNED = [name for name in OTHERS if "spans" in name]
+
+
+@pytest.mark.parametrize("name", SPANNED)
+def test_names_of_spans_lie_inside_their_bars(name: str) -> None:
+    """A name is whole, in one bar of one fill, and touches no mark, no line and no other name."""
+    chart = OTHERS[name]()
+    assert len(names_of(chart)) >= (0 if "many" in name else 5)
+    assert not misplaced(chart)
+
+
+@pytest.mark.parametrize("name", SPANNED)
+def test_names_of_spans_are_left_out_where_they_do_not_fit(name: str) -> None:
+    """No name is shortened; of the longest none is written, and rows without room have none at all."""
+    shown = {text.get_text() for text in names_of(OTHERS[name]())}
+    assert shown <= {plain(said) for said in (*SPANS, "across")}
+    assert SPANS[1] not in shown
+    assert not shown or "many" not in name
+
+
+@pytest.mark.parametrize("name", SPANNED)
+def test_names_of_spans_stand_out_in_colour_and_in_grey(name: str) -> None:
+    """White on blue, ink on orange: 4.5 to 1 and more, also where only the brightness is left of the fill."""
+    chart = OTHERS[name]()
+    canvas = FigureCanvasAgg(chart.figure)
+    canvas.draw()
+    page = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    for text in names_of(chart):
+        frame = text.get_window_extent(canvas.get_renderer())
+        under = page.getpixel((int(frame.x0) - 2, int(page.height - (frame.y0 + frame.y1) / 2)))
+        grey = round(sum(share * part for share, part in zip((0.299, 0.587, 0.114), under, strict=True)))
+        ink = tuple(round(255 * part) for part in to_rgb(text.get_color()))
+        assert contrast(ink, under) >= 4.5
+        assert contrast(ink, (grey, grey, grey)) >= 4.5
+
+
+def contrast(one: tuple[int, ...], other: tuple[int, ...]) -> float:
+    """How well two colours are told apart, from 1 to 21 (WCAG 2.2)."""
+    light, dark = sorted((_brightness(one), _brightness(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _brightness(colour: tuple[int, ...]) -> float:
+    parts = [part / 255 for part in colour]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+ROOMS = spans._rooms
+BROKEN: dict[str, tuple[str, Any]] = {
+    "a name need not fit": ("CLEAR", -30.0),
+    "marks are not minded": ("_rooms", lambda row, taken: ROOMS(row, [])),
+    "lines are not minded": ("FOOT", -6.0),
+    "the baseline is too high": ("RISE", 3.0),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_the_check_of_names_can_fail(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Names placed with less care are noticed."""
+    monkeypatch.setattr(spans, *BROKEN[what])
+    assert any(misplaced(OTHERS[name]()) for name in SPANNED)
 
 
 def test_the_check_for_overlaps_can_fail() -> None:

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentkit.hints import limits_told
+from agentkit.hints.pause import Pause
 from agentkit.lab.clock import VirtualLoop, simulate
 from agentkit.lab.provider import Provider
-from agentkit.pacing import Pace
-from agentkit.pause import Pause
 from agentkit.ratelimit import NeverFits, RateLimiter, estimate_tokens
+from agentkit.ratelimit.pacing import Pace
 
 SLACK = 1e-6
 

@@ -13,8 +13,8 @@ from openai.types import CompletionUsage
 from agentkit.agent import Reply, Usage
 from agentkit.executor import ParallelAgentExecutor
 from agentkit.lab.clock import simulate
-from agentkit.outcome import Outcome, span
 from agentkit.report import Report, peak, percentile
+from agentkit.report.outcome import Outcome, span
 
 
 def done(i: int, started: float, finished: float, result: object = None) -> Outcome:

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentkit.failures import classify
 from agentkit.hints import go_duration, retry_after
 from agentkit.lab.clock import simulate
 from agentkit.lab.errors import ERRORS
@@ -21,6 +20,7 @@ from agentkit.lab.faults import Fault, Faults
 from agentkit.lab.provider import Provider
 from agentkit.ratelimit import NeverFits
 from agentkit.retry import RetryBudget, RetryPolicy
+from agentkit.retry.failures import classify
 from agentkit.semaphore import QueueFull
 
 

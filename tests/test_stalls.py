@@ -12,7 +12,7 @@ import pytest
 from agentkit import ParallelAgentExecutor
 from agentkit.lab import simulate
 from agentkit.report import Report
-from agentkit.stalls import Stall, StallWatch, line_of
+from agentkit.report.stalls import Stall, StallWatch, line_of
 
 A, B = (1, "line 1 of a"), (2, "line 2 of b")
 

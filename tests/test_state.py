@@ -20,9 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from agentkit.frozen import FrozenDict, Log, freeze, thaw
 from agentkit.lab.races import explore
 from agentkit.state import Conflict, ConversationState, SharedState, VersionedState
+from agentkit.state.frozen import FrozenDict, Log, freeze, thaw
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=4),

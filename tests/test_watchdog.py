@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
+from agentkit.executor.watchdog import Watchdog
 from agentkit.lab.clock import simulate
-from agentkit.watchdog import Watchdog
 
 
 def now() -> float:

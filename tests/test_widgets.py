@@ -1,8 +1,12 @@
 """Widgets work without a browser: set `.value`, look at the state."""
 
+import re
+
 import pytest
 
+from agentkit.lab.snapshot import Snapshot, Try
 from agentkit.lab.widgets import predict, tune
+from agentkit.lab.widgets.live_picture import picture
 
 
 class Picture:
@@ -102,3 +106,16 @@ def test_predict_value_must_be_an_option():
     guess.value = None
     with pytest.raises(ValueError, match="one of"):
         guess.value = 5
+
+
+def test_picture_tells_refused_from_answered_without_colour():
+    """A refused attempt is a bar less than half as high, and what ended in vain is hatched: both hold in grey."""
+    kinds = ("ok", "refused")
+    tries = tuple(Try(i, i, 0.0, finished=5.0, kind=kind) for i, kind in enumerate(kinds))
+    shot = Snapshot(10.0, 2, 1, 1, 0, 5, 0, 0, 0, 0.1, 5.0, 1, 2, 100, 0.0, "", tries, ((0.0, 0, 0),), ((0.0, 5.0),))
+    svg = picture(shot, whole=True).decode()
+    bars = re.findall(r'fill="(#\w+)" d="M[\d.]+ [\d.]+h[\d.]+v([\d.]+)h-[\d.]+z"', svg)
+    high = {colour: float(tall) for colour, tall in bars}
+    assert high["#d55e00"] < 0.5 * high["#0072b2"]
+    assert re.search(r'fill="url\(#vain\)"[^>]* d="M', svg)
+    assert '<pattern id="vain"' in svg

@@ -17,19 +17,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from agentkit.adaptive import AdaptiveLimiter
 from agentkit.agent import ChatAgent, Reply
 from agentkit.executor import ParallelAgentExecutor
+from agentkit.executor.run import Run
 from agentkit.lab.calls import Call
 from agentkit.lab.clock import simulate
 from agentkit.lab.knobs import MEAN_OUTPUT, RETRIES, Knobs
 from agentkit.lab.provider import Provider
 from agentkit.lab.snapshot import Snapshot, Try
-from agentkit.outcome import current
 from agentkit.ratelimit import RateLimiter
 from agentkit.report import Report, percentile
+from agentkit.report.outcome import current
 from agentkit.retry import RetryPolicy
-from agentkit.run import Run
+from agentkit.semaphore.adaptive import AdaptiveLimiter
 
 __all__ = ["PRICES", "Operation", "rehearse"]
 

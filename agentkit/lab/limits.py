@@ -4,7 +4,7 @@ What it holds: `Limits`, the settings of an account; `Quota`, the two buckets th
 Guarantee: what the headers and messages say follows two formulas, exact to the millisecond:
 time until this request fits = (used + requested - limit) / limit x 60 s;
 time until the bucket is full = (capacity - remaining) / limit x 60 s.
-Strategy: `agentkit.tokenbucket.TokenBucket` twice, requests and tokens, taken from together or not at all.
+Strategy: `agentkit.ratelimit.tokenbucket.TokenBucket` twice, requests and tokens, taken from together or not at all.
 The formulas were checked against 429 messages and headers that users published.
 Opened by notebook 07.
 """
@@ -20,7 +20,7 @@ from functools import cache
 from typing import Any, Literal
 
 from agentkit.lab.data import data_path
-from agentkit.tokenbucket import TokenBucket
+from agentkit.ratelimit.tokenbucket import TokenBucket
 
 __all__ = ["Limits", "Quota", "TooMuch", "go_duration", "presets", "settings"]
 

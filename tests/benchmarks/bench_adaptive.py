@@ -18,12 +18,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from agentkit.adaptive import AdaptiveLimiter
 from agentkit.hints import retry_after
 from agentkit.lab.clock import simulate
 from agentkit.ratelimit import RateLimiter
 from agentkit.retry import RetryPolicy
 from agentkit.semaphore import CapacityLimiter
+from agentkit.semaphore.adaptive import AdaptiveLimiter
 
 
 @dataclass(frozen=True)

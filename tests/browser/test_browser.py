@@ -1,29 +1,24 @@
-"""JupyterLab in a real Chromium: every lesson runs through, Stop ends a waiting cell, a slider moves its picture.
+"""JupyterLab in a real Chromium: every lesson runs through, its widgets act, Stop ends a waiting cell.
 
 Run by `make test-browser`; each test leaves a screenshot in a folder whose name is printed.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import nbformat
 import pytest
 
+from .conftest import errors
+
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from .conftest import Lab
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
-ROOT = Path(__file__).parents[2]
-LESSONS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
-SECOND = 1000  # playwright counts in milliseconds
+LESSONS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 
 READY = "from agentkit.lab.notebook import setup\nsetup()"
 WAITING = """\
@@ -39,196 +34,113 @@ await asyncio.gather(*(agent() for _ in range(3)))
 SLIDER = """\
 import ipywidgets as widgets
 slider = widgets.IntSlider(value=4, min=1, max=10, description="limit")
-label = widgets.Label("limit is 4")
+label = widgets.HTML("limit is 4")
 slider.observe(lambda change: setattr(label, "value", f"limit is {change.new}"), "value")
 widgets.VBox([slider, label])
 """
 
 
-@pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the screenshots go."""
-    folder = Path(os.environ.get("SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
-    folder.mkdir(parents=True, exist_ok=True)
-    print(f"screenshots: {folder}")
-    return folder
+def _tune(lab: Lab) -> None:
+    """Dragged, the slider of 00 shows another picture."""
+    picture = lab.around("max_concurrency").locator("img")
+    before = picture.get_attribute("src")
+    lab.drag("max_concurrency", 1)
+    lab.html("<Timeline: 6 agents, at most 6 in flight")
+    assert picture.get_attribute("src") != before
+    assert picture.evaluate("image => image.width") == 700
 
 
-@pytest.fixture(scope="session")
-def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the course, so that running it changes nothing here, and a notebook each for Stop and a slider."""
-    folder = tmp_path_factory.mktemp("course")
-    notebooks = folder / "notebooks"
-    ignore = shutil.ignore_patterns("solutions", ".*")
-    shutil.copytree(ROOT / "notebooks", notebooks, ignore=ignore)
-    cells = [nbformat.v4.new_code_cell(source) for source in (READY, SLIDER, WAITING, "print('next')")]
-    kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
-    for name in ("stop", "slider"):  # one each, since JupyterLab keeps a notebook's kernel when its tab is gone
-        nbformat.write(
-            nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), notebooks / f"{name}.ipynb"
-        )
-    return folder
+def _walk(lab: Lab) -> None:
+    """Dragged, the stepper of 02 shows its last step; `back` shows the one before, `next` the last again."""
+    from playwright.sync_api import expect
+
+    panel = lab.around("step")
+    heading = panel.locator(".widget-html b").first
+    expect(heading).to_contain_text("At 0 s")
+    lab.drag("step", 1)
+    expect(heading).not_to_contain_text("At 0 s")
+    expect(lab.button("next")).to_be_disabled()
+    last = heading.inner_text()
+    lab.press("back")
+    expect(heading).not_to_have_text(last)
+    lab.press("next")
+    expect(heading).to_have_text(last)
+    assert "team returned" in last
 
 
-@pytest.fixture(scope="session")
-def address(course: Path) -> Iterator[tuple[str, str]]:
-    """JupyterLab, opened by the course's own command; its address up to the notebook, and the token."""
-    env = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")}
-    command = [sys.executable, "-m", "agentkit.lab.notebook", "lab"]
-    with subprocess.Popen(command, cwd=course, env=env, stderr=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stderr is not None
-            url = next(line.strip() for line in server.stderr if line.strip().startswith("http://"))
-            place, _, query = url.partition("?")
-            yield place.rpartition("/")[0], query
-        finally:
-            server.terminate()
-            server.stderr.read()
+def _schedule(lab: Lab) -> None:
+    """The buttons of 04 lead to a lost update, and the panel says who lost it and why; undo takes a step back."""
+    from playwright.sync_api import expect
+
+    panel = lab.around("step A")
+    expect(panel).to_contain_text("0 steps")
+    lab.press("step A")
+    expect(panel).to_contain_text("1 step;")
+    lab.press("step B")
+    lab.press("undo")
+    expect(panel).to_contain_text("1 step;")
+    for agent in "BBA":
+        lab.press(f"step {agent}")
+    expect(panel).to_contain_text("✓ reached")
+    expect(panel).to_contain_text("so what B wrote in step 3 is lost")
+    expect(lab.button("step A")).to_be_disabled()
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """One Chromium for all tests."""
-    from playwright.sync_api import sync_playwright
-
-    names = ("chromium", "chromium-browser", "google-chrome")
-    program = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    assert program, (
-        "no Chromium found; install the package chromium, or name the program: CHROMIUM=/path make test-browser"
-    )
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program)
-        yield chromium
-        chromium.close()
+ACTS: dict[str, Callable[[Lab], None]] = {
+    "00_start_here": _tune,
+    "02_inside_the_event_loop": _walk,
+    "04_race_conditions": _schedule,
+}
 
 
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    """A window of its own, tall enough to show a lesson's beginning; what the page itself throws fails the test."""
-    tab = browser.new_page(viewport={"width": 1280, "height": 1000})
-    thrown: list[str] = []
-    tab.on("pageerror", lambda error: thrown.append(str(error)))
-    yield tab
-    tab.close()
-    assert not thrown
-
-
-def _open(page: Page, address: tuple[str, str], name: str) -> None:
-    """Open a notebook in a fresh workspace and wait until its kernel is idle."""
-    place, query = address
-    for _ in range(50):  # the server prints its address a moment before it listens
-        try:
-            page.goto(f"{place}/{name}?reset&{query}", wait_until="domcontentloaded")
-            break
-        except Exception as error:
-            if "CONNECTION_REFUSED" not in str(error):
-                raise
-            page.wait_for_timeout(100)
-    _idle(page)
-
-
-def _idle(page: Page, seconds: int = 60) -> None:
-    # The toolbar's indicator says idle before there is a kernel; the status bar does not.
-    page.wait_for_selector('.jp-StatusBar-TextItem:has-text("| Idle")', timeout=seconds * SECOND)
-
-
-def _menu(page: Page, menu: str, item: str) -> None:
-    page.click(f'.lm-MenuBar-itemLabel:text-is("{menu}")')
-    page.click(f'.lm-Menu-itemLabel:text-is("{item}")')
-
-
-def _run_all(page: Page) -> None:
-    """Run every cell from a clean sheet: stored numbers would look like cells that have run."""
-    _menu(page, "Edit", "Clear Outputs of All Cells")
-    _menu(page, "Run", "Run All Cells")
-
-
-def _wait_for_the_end(page: Page, seconds: int = 120) -> None:
-    """Wait until every cell has its number, or until an error ended it: two seconds without a busy or queued cell."""
-    quiet = 0
-    for _ in range(seconds * 10):
-        prompts = page.locator(".jp-NotebookPanel .jp-CodeCell .jp-InputPrompt").all_text_contents()
-        quiet = 0 if "[*]:" in prompts else quiet + 1
-        if quiet == 20 or all(any(character.isdigit() for character in prompt) for prompt in prompts):
-            _idle(page)
-            return
-        page.wait_for_timeout(100)
-    raise AssertionError(f"still running after {seconds} s: {prompts}")
-
-
-def _wait_for_output(page: Page, text: str) -> None:
-    page.wait_for_selector(f'.jp-NotebookPanel .jp-OutputArea-output:has-text("{text}")', timeout=60 * SECOND)
-
-
-def _saved(page: Page, path: Path) -> nbformat.NotebookNode:
-    """Save, wait until that is done, and read the file: it has every cell, on screen or not."""
-    before = path.stat().st_mtime_ns
-    _menu(page, "File", "Save Notebook")
-    for _ in range(100):
-        page.wait_for_timeout(100)
-        if path.stat().st_mtime_ns != before:
-            return nbformat.read(path, as_version=4)
-    raise AssertionError("the notebook was not saved")
-
-
-def _code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
-    return [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
-
-
-def _unexpected_errors(cells: list[nbformat.NotebookNode]) -> list[str]:
-    meant = [cell for cell in cells if "raises-exception" not in cell.metadata.get("tags", [])]
-    return [f"{o.ename}: {o.evalue}" for cell in meant for o in cell.outputs if o.output_type == "error"]
+def test_each_act_has_its_lesson() -> None:
+    """A lesson that was renamed would leave its widget without a test."""
+    assert {*ACTS} <= {lesson.stem for lesson in LESSONS}
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)
-def test_lesson_runs_through(page: Page, address: tuple[str, str], course: Path, pictures: Path, lesson: Path) -> None:
-    """Run All reaches the end: every code cell has its number, none has an error it is not meant to have."""
-    _open(page, address, lesson.name)
-    _run_all(page)
-    _wait_for_the_end(page)
-    page.screenshot(path=pictures / f"{lesson.stem}.png")
-    cells = _code_cells(_saved(page, course / "notebooks" / lesson.name))
-    assert _unexpected_errors(cells) == []
+def test_lesson_runs_through(lab: Lab, pictures: Path, lesson: Path) -> None:
+    """Run All reaches the end: every code cell has its number, none has an error it is not meant to have.
+
+    No toast covers the lesson, the file browser shows the course, and the lesson's widget does what it is for.
+    """
+    lab.open(lesson.name)
+    lab.run_all()
+    lab.ended()
+    lab.page.screenshot(path=pictures / f"{lesson.stem}.png")
+    cells = lab.saved()
+    assert errors(cells) == []
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    if lesson.stem in ACTS:
+        ACTS[lesson.stem](lab)
+        lab.page.screenshot(path=pictures / f"{lesson.stem}_{ACTS[lesson.stem].__name__.strip('_')}.png")
+    assert lab.page.locator(".Toastify__toast").count() == 0
+    assert lab.page.locator(".jp-DirListing").first.is_visible()
 
 
-def test_stop_button_ends_a_waiting_cell(page: Page, address: tuple[str, str], course: Path, pictures: Path) -> None:
+def test_stop_button_ends_a_waiting_cell(lab: Lab, pictures: Path) -> None:
     """The cell ends with CancelledError, the agents clean up, and the cells after it do not run."""
-    _open(page, address, "stop.ipynb")
-    _run_all(page)
-    _wait_for_output(page, "three agents began")
-    page.click('.jp-NotebookPanel [title^="Interrupt the kernel"]')
-    _wait_for_the_end(page, seconds=10)
-    page.screenshot(path=pictures / "stop.png")
-    waiting, after = _code_cells(_saved(page, course / "notebooks" / "stop.ipynb"))[-2:]
-    assert [o.ename for o in waiting.outputs if o.output_type == "error"] == ["CancelledError"]
+    lab.write("stop.ipynb", READY, WAITING, "print('next')")
+    lab.run_all()
+    lab.output("three agents began")
+    lab.page.click('.jp-NotebookPanel [title^="Interrupt the kernel"]')
+    lab.output("CancelledError")
+    lab.idle()
+    lab.page.screenshot(path=pictures / "stop.png")
+    cells = lab.saved()
+    waiting, after = cells[-2:]
+    assert [error.partition(":")[0] for error in errors(cells)] == ["CancelledError"]
     assert "".join(o.text for o in waiting.outputs if o.output_type == "stream").count("cleaned up") == 3
     assert after.execution_count is None
 
 
-def test_slider_moves_while_a_cell_waits(page: Page, address: tuple[str, str], pictures: Path) -> None:
-    """A drag on a slider reaches the kernel, and what it changed comes back, though a cell is still waiting."""
-    _open(page, address, "slider.ipynb")
-    _run_all(page)
-    _wait_for_output(page, "three agents began")
-    handle = page.locator(".jp-NotebookPanel .widget-slider .noUi-handle").first
-    handle.scroll_into_view_if_needed()
-    box = handle.bounding_box()
-    assert box
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    page.mouse.down()
-    page.mouse.move(box["x"] + 400, box["y"] + box["height"] / 2, steps=8)
-    page.mouse.up()
-    page.screenshot(path=pictures / "slider.png")
-    page.wait_for_selector('.jp-NotebookPanel .widget-label:has-text("limit is 10")', timeout=10 * SECOND)
-    page.screenshot(path=pictures / "slider.png")
-    assert "[*]:" in page.locator(".jp-NotebookPanel .jp-CodeCell .jp-InputPrompt").all_text_contents()
-
-
-def test_first_lesson_opens_without_anything_in_the_way(page: Page, address: tuple[str, str], pictures: Path) -> None:
-    """No toast covers the lesson, and the file browser shows the course."""
-    _open(page, address, "00_start_here.ipynb")
-    page.wait_for_timeout(3 * SECOND)  # a toast comes a moment after the page
-    page.screenshot(path=pictures / "opened.png")
-    assert page.locator(".Toastify__toast").count() == 0
-    assert page.locator(".jp-DirListing").first.is_visible()
+def test_slider_moves_while_a_cell_waits(lab: Lab, pictures: Path) -> None:
+    """Each drag on a slider reaches the kernel, and what it changed comes back, though a cell is still waiting."""
+    lab.write("slider.ipynb", READY, SLIDER, WAITING)
+    lab.run_all()
+    lab.output("three agents began")
+    for share, limit in ((1, 10), (0, 1)):  # the second is not sent before the kernel is done with the first
+        lab.drag("limit", share)
+        lab.html(f"limit is {limit}")
+    lab.page.screenshot(path=pictures / "slider.png")
+    assert lab.running() == 1

@@ -1,6 +1,7 @@
 """Bars, marks and curves that several charts of a run share.
 
-What it holds: `draw` (rows of bars), `key` (their legend), `in_flight` (the curve with its limit), `time_axis`.
+What it holds: `draw` (rows of bars), `key` (their legend), `in_flight` (the curve with its limit), `time_axis`, and
+`upright` (an instant marked).
 Guarantee: one collection per colour, however many rows, so a thousand agents draw as fast as ten.
 Used by `timeline`, `compare` and `in_flight`.
 """
@@ -11,48 +12,51 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from agentkit.lab.plots import events, style
+from agentkit.lab.plots import events, spans, style
 from agentkit.lab.plots.chart import number
+from agentkit.lab.plots.facts import mark_words
 from agentkit.report import Report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw", "in_flight", "key", "time_axis", "whole_ticks"]
+__all__ = ["draw", "in_flight", "key", "time_axis", "upright", "whole_ticks"]
 
-THICK, THIN = 0.66, 0.24  # of a row
+THICK, THIN = spans.THICK, 0.24  # of a row
 LOOKS: dict[str, dict[str, Any]] = {
     "waiting": {"facecolor": style.WAITING},
     "calling": {"facecolor": style.CALLING},
     "working": {"facecolor": style.WORK},
     "backing_off": {"facecolor": "white", "edgecolor": style.BACKING_OFF, "hatch": "//////", "linewidth": 0.7},
 }
-SPAN: dict[str, Any] = {"color": style.INK, "linewidth": 1.4, "solid_capstyle": "butt"}
 DENSE_BELOW = 4  # pixels a row; with fewer, a row is a line
 DENSE: dict[str, dict[str, Any]] = {  # there a hatch has no room, a grey area must not be loud
     "waiting": {"facecolor": "#e4e4e4"},
     "backing_off": {"facecolor": "#a6d4f0", "hatch": None, "linewidth": 0},
 }
+MARK: dict[str, Any] = {"color": style.INK, "linewidth": 1.2, "linestyle": (0, (1.5, 1.5)), "zorder": 3.5}
 WORDS = {"waiting": "waiting for a slot", "calling": "calling", "backing_off": "backing off", "working": "own work"}
 
 
-def key(rows: Iterable[events.Row], spans: bool, room: float) -> dict[str, Any]:
+def key(rows: Iterable[events.Row], called: bool, room: float, mark: tuple[float, str] | None = None) -> dict[str, Any]:
     """What the rows contain, as words with a sample of how it is drawn at `room` pixels a row."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     rows = list(rows)
-    words = {**WORDS, "calling": "calling" if spans else "running"}
+    words = {**WORDS, "calling": "calling" if called else "running"}
     found: dict[str, Any] = {
         word: Patch(**_look(field, room)) for field, word in words.items() if any(getattr(row, field) for row in rows)
     }
     names = sorted({name for row in rows for name, *_ in row.named})
     if names and room >= DENSE_BELOW:
-        found[style.plain(names[0], 150) if len(names) == 1 else "spans of other names"] = Line2D([], [], **SPAN)
+        found[style.plain(names[0], 150) if len(names) == 1 else "spans of other names"] = Line2D([], [], **spans.SPAN)
     marked = {what for row in rows for _, what in row.marks}
     for what, (marker, size) in style.MARKS.items():
         if what in marked:
             found[what] = Line2D([], [], linestyle="", marker=marker, markersize=size, color=style.TROUBLE)
+    if mark:
+        found[style.plain(mark_words(mark), 300)] = Line2D([], [], **MARK)
     return found
 
 
@@ -67,9 +71,6 @@ def draw(axes: Axes, rows: Sequence[events.Row], room: float) -> None:
         if boxes:
             look = {"linewidth": 0, "antialiased": few, **_look(field, room)}
             axes.add_collection(PolyCollection(boxes, **look), autolim=False)
-    for y, row in enumerate(rows):
-        for _, start, end in row.named if few else ():
-            axes.plot([start, end], [y + THICK / 2 - 0.06] * 2, **SPAN)
     for what, (marker, size) in style.MARKS.items():
         spots = [(at, y) for y, row in enumerate(rows) for at, said in row.marks if said == what]
         if spots:
@@ -93,6 +94,12 @@ def _look(field: str, room: float) -> dict[str, Any]:
 def _box(start: float, end: float, y: float, tall: float) -> list[tuple[float, float]]:
     low, high = y - tall / 2, y + tall / 2
     return [(start, low), (end, low), (end, high), (start, high)]
+
+
+def upright(axes: Axes, mark: tuple[float, str] | None) -> None:
+    """Draw the line of a mark through a panel, if there is one."""
+    if mark:
+        axes.axvline(mark[0], **MARK)
 
 
 def in_flight(axes: Axes, report: Report, *, colour: str = style.CALLING) -> None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from agentkit.lab.plots import bars, events
+from agentkit.lab.plots import bars, events, spans
 from agentkit.lab.plots.chart import Chart, count, number, seconds
-from agentkit.lab.plots.facts import facts_of, labels_for, words_of
+from agentkit.lab.plots.facts import facts_of, labels_for, mark_of, mark_words, words_of
 from agentkit.lab.plots.style import INK, heading, legend, page, plain
 from agentkit.report import Report
 
@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 __all__ = ["compare"]
 
 
-def compare(*reports: Report, labels: Sequence[object] | None = None, title: str | None = None) -> Chart:
+def compare(
+    *reports: Report,
+    labels: Sequence[object] | None = None,
+    title: str | None = None,
+    mark: tuple[float, str] | None = None,
+) -> Chart:
     """Draw runs one below the other on one time axis.
 
     >>> from agentkit import Outcome, Report
@@ -31,7 +36,8 @@ def compare(*reports: Report, labels: Sequence[object] | None = None, title: str
     >>> compare(one, all_, labels=["one after another", "all at once"]).title
     'One after another 6 s, all at once 2 s: 3 times as fast'
 
-    `labels` names the runs, one text per report.
+    `labels` names the runs, one text per report. `mark=(3, "the caller leaves")` draws an upright line through all of
+    them at 3 s and says in the legend what it stands for.
     """
     if not reports:
         raise ValueError("compare needs at least 1 report, got none; call compare(first, second)")
@@ -40,9 +46,12 @@ def compare(*reports: Report, labels: Sequence[object] | None = None, title: str
     if len(facts) != len(names):
         raise ValueError(f"labels must differ from each other, got {names}")
     said = [f"{name}: {', '.join(words_of(fact)).replace(';,', ',')};" for name, fact in facts.items()]
-    said[-1] = said[-1].rstrip(";")
+    mark = mark_of(mark)
+    said = [*said, mark_words(mark)] if mark else [*said[:-1], said[-1].rstrip(";")]
     title = title if title is not None else _finding(facts)
-    return Chart("Compare", title, said, {"runs": facts}, lambda: _draw(reports, names, facts, title))
+    return Chart(
+        "Compare", title, said, {"runs": facts, "mark": mark}, lambda: _draw(reports, names, facts, title, mark)
+    )
 
 
 def _finding(facts: dict[str, dict[str, Any]]) -> str:
@@ -57,14 +66,20 @@ def _finding(facts: dict[str, dict[str, Any]]) -> str:
     return f"{said}: {number(gain if gain > 1 else 1 / gain)} times as {'fast' if gain > 1 else 'long'}"
 
 
-def _draw(reports: Sequence[Report], names: Sequence[str], facts: dict[str, dict[str, Any]], title: str) -> Figure:
+def _draw(
+    reports: Sequence[Report],
+    names: Sequence[str],
+    facts: dict[str, dict[str, Any]],
+    title: str,
+    mark: tuple[float, str] | None,
+) -> Figure:
     runs = [events.rows(report) for report in reports]
-    heights = [min(max(26, 18 * len(rows)), max(60, 420 / len(runs))) for rows in runs]
+    heights = [min(max(26, spans.height(rows, 18) * len(rows)), max(60, 420 / len(runs))) for rows in runs]
     rooms = [height / max(len(rows), 1) for height, rows in zip(heights, runs, strict=True)]
-    spans = any(outcome.spans for report in reports for outcome in report.individual_results)
-    key = bars.key([row for rows in runs for row in rows], spans, max(rooms))
+    called = any(outcome.spans for report in reports for outcome in report.individual_results)
+    key = bars.key([row for rows in runs for row in rows], called, max(rooms), mark)
     figure, panels = page(title, heights, names=[""], entries=list(key), ylabel=False, gap=28, above=22)
-    end = max(events.now(report) for report in reports)
+    end = max([*(events.now(report) for report in reports), *([mark[0]] if mark else [])])
     for axes, rows, name, room in zip(panels, runs, names, rooms, strict=True):
         fact = facts[name]
         about = f"{count(fact['agents'], 'agent')}, at most {fact['peak_in_flight']} in flight"
@@ -74,5 +89,8 @@ def _draw(reports: Sequence[Report], names: Sequence[str], facts: dict[str, dict
         axes.axvline(fact["seconds"], color=INK, linewidth=0.9)
         heading(axes, f"{plain(name, 300)}: {about}, {seconds(fact['seconds'])}")
         bars.time_axis(axes, end, labelled=axes is panels[-1])
+        bars.upright(axes, mark)
+        if room >= bars.DENSE_BELOW:
+            spans.draw(axes, rows, room, [fact["seconds"], *([mark[0]] if mark else [])])
     legend(figure, list(key.values()), list(key))
     return figure

@@ -1,6 +1,7 @@
 """From the log of a run to what a picture needs: stretches of time per task, marks, and counts over time.
 
-What it holds: `Row` and `rows` (one per task), `steps` (how many at each instant), and `limit_words`.
+What it holds: `Row` and `rows` (one per task), `union` and `without` of stretches, `steps` (how many at each instant),
+and `limit_words`.
 Guarantee: only `report.individual_results` and `report.limits` are read; a run that still goes on is read up to the
 last thing that happened in it.
 Used by every chart of a report.
@@ -30,6 +31,7 @@ __all__ = [
     "steps",
     "union",
     "waiting",
+    "without",
 ]
 
 Stretch = tuple[float, float]
@@ -80,7 +82,12 @@ def _within(stretches: Iterable[Stretch], frames: Sequence[Stretch]) -> list[Str
     return union((max(s, a), min(e, b)) for s, e in stretches for a, b in frames)
 
 
-def _without(frames: Iterable[Stretch], holes: Sequence[Stretch]) -> list[Stretch]:
+def without(frames: Iterable[Stretch], holes: Iterable[Stretch]) -> list[Stretch]:
+    """Cut holes out of stretches.
+
+    >>> without([(0, 5)], [(1, 2), (4, 9)])
+    [(0, 1), (2, 4)]
+    """
     left = union(frames)
     for start, end in holes:
         left = [piece for a, b in left for piece in ((a, min(b, start)), (max(a, end), b)) if piece[1] > piece[0]]
@@ -133,13 +140,13 @@ def _row(outcome: Outcome, until: float, spans: bool) -> Row:
         else:
             named.append((span.name, span.started, span.finished))
     calling = _within(sorted_spans["calling"], frames) if spans else frames
-    paused = _without(_within(sorted_spans["backing"], frames), calling)
-    queued = _without(_within(sorted_spans["waiting"], frames), [*calling, *paused])
+    paused = without(_within(sorted_spans["backing"], frames), calling)
+    queued = without(_within(sorted_spans["waiting"], frames), [*calling, *paused])
     gaps = [(a[1], b[0]) for a, b in pairwise(tried) if b[0] > a[1]]
     return Row(
         waiting=tuple(union([waiting(outcome, until), *queued])),
         calling=tuple(calling),
-        working=tuple(_without(frames, [*calling, *paused, *queued])),
+        working=tuple(without(frames, [*calling, *paused, *queued])),
         backing_off=tuple(union([*gaps, *paused])),
         named=tuple(sorted(named, key=lambda span: (span[1], span[2], span[0]))),
         marks=tuple(_marks(outcome, until)),

@@ -1,6 +1,7 @@
 """What a run shows, as numbers and in words.
 
-What it holds: `facts_of` a report, `words_of` those facts, and `named`, which checks the labels of several runs.
+What it holds: `facts_of` a report, `words_of` those facts, `labels_for`, which checks the labels of several runs, and
+`mark_of`, which checks an instant to mark.
 Guarantee: whatever moves a bar of a timeline changes a number here, so a chart of other data has another `repr`.
 Used by `timeline`, `compare` and the control room.
 """
@@ -15,7 +16,7 @@ from agentkit.lab.plots import events
 from agentkit.lab.plots.chart import count, seconds
 from agentkit.report import Report
 
-__all__ = ["facts_of", "gains", "labels_for", "words_of"]
+__all__ = ["facts_of", "gains", "labels_for", "mark_of", "mark_words", "words_of"]
 
 
 def facts_of(report: Report, serial: float | Report | None = None) -> dict[str, Any]:
@@ -39,10 +40,11 @@ def facts_of(report: Report, serial: float | Report | None = None) -> dict[str, 
     }
     facts["still_running"] = sum(map(events.going_on, outcomes))
     facts["cancelled"] -= facts["still_running"]
-    names = sorted({name for row in rows for name, _, _ in row.named})
-    facts["spans"] = {
-        name: events.duration((a, b) for row in rows for said, a, b in row.named if said == name) for name in names
-    }
+    named: dict[str, list[events.Stretch]] = {}
+    for name, start, end in sorted(span for row in rows for span in row.named):
+        named.setdefault(name, []).append((start, end))
+    facts["spans"] = {name: events.duration(stretches) for name, stretches in named.items()}
+    facts["span_counts"] = {name: len(stretches) for name, stretches in named.items()}
     return facts
 
 
@@ -59,12 +61,29 @@ def words_of(facts: dict[str, Any]) -> list[str]:
     for what in ("waited", "called", "ran", "own_work", "backed_off"):
         if facts.get(what) or (what in facts and what in ("waited", "called", "ran")):
             said.append(f"{what.replace('_', ' ')} {seconds(facts[what])}")
-    return said + [f"{name} {seconds(spent)}" for name, spent in facts["spans"].items()]
+    for name, spent in facts["spans"].items():
+        said.append(f"{name} {seconds(spent)} in {count(facts['span_counts'][name], 'span')}")
+    return said
 
 
 def gains(facts: dict[str, Any]) -> bool:
     """Whether running at the same time made a difference worth a title."""
     return bool(facts["one_after_another"] > 1.02 * facts["seconds"] > 0)
+
+
+def mark_of(mark: tuple[float, str] | None) -> tuple[float, str] | None:
+    """Check the instant that a chart is to mark: a second, and what happened then."""
+    if mark is None:
+        return None
+    match mark:
+        case (int() | float() as at, str() as what) if 0 <= at < math.inf and what.strip():
+            return float(at), what
+    raise ValueError(f"mark must be (seconds, what happened then), got {mark!r}; write mark=(3, 'the caller leaves')")
+
+
+def mark_words(mark: tuple[float, str]) -> str:
+    """A mark in words, for the repr and the legend alike: `'the caller leaves at 3 s'`."""
+    return f"{mark[1]} at {seconds(mark[0])}"
 
 
 def labels_for(reports: Sequence[Any], labels: Sequence[object] | None) -> list[str]:

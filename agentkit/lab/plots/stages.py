@@ -28,7 +28,7 @@ def stages(report: Report, *, title: str | None = None) -> Chart:
     """Draw how many items wait in front of each stage; `report` is what `Pipeline.execute` returned.
 
     >>> from agentkit import Outcome
-    >>> from agentkit.outcome import Span
+    >>> from agentkit.report.outcome import Span
     >>> item = Outcome(0, "a", "success", started=0.0, finished=5.0, spans=(Span("waiting for write", 1.0, 4.0),))
     >>> stages(Report([item]))
     <Stages: 1 item in 5 s; write: at most 1 waiting, 0.6 on average>

@@ -3,7 +3,8 @@
 What it holds: `timeline`.
 Guarantee: every bar is a stretch of the log; nothing is smoothed, sampled or left out, whatever the number of rows.
 How to read it: a thin grey bar waits for a slot, blue is a call, orange the agent's own work, a hatched bar backs off
-before another attempt; a vermilion mark is trouble, each kind with its shape. The curve below counts the attempts.
+before another attempt; a dark line along the foot of a bar is a span of yours, named in the bar if there is room; a
+vermilion mark is trouble, each kind with its shape. The curve below counts the attempts.
 Opened by notebook 00.
 """
 
@@ -12,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from agentkit.lab.plots import bars, events
+from agentkit.lab.plots import bars, events, spans
 from agentkit.lab.plots.chart import Chart, count, seconds
-from agentkit.lab.plots.facts import facts_of, gains, words_of
+from agentkit.lab.plots.facts import facts_of, gains, mark_of, mark_words, words_of
 from agentkit.lab.plots.style import WIDTH, legend, page, plain
 from agentkit.report import Outcome, Report
 
@@ -32,6 +33,7 @@ def timeline(
     labels: Sequence[object] | Callable[[Outcome], object] | None = None,
     title: str | None = None,
     serial: float | Report | None = None,
+    mark: tuple[float, str] | None = None,
 ) -> Chart:
     """Draw a run: a row per agent, and the number in flight below.
 
@@ -42,12 +44,15 @@ def timeline(
 
     `labels` names the rows: a text per task, or a function of its `Outcome`. `serial` is what the title compares with:
     the seconds, or the report, of the same work done one after another; without it, the sum of the latencies.
+    `mark=(3, "the caller leaves")` draws an upright line at 3 s and says in the legend what it stands for.
     """
     rows = events.rows(report)
     facts = facts_of(report, serial)
     names = _names(report, labels)
     title = title if title is not None else _finding(facts)
-    return Chart("Timeline", title, words_of(facts), facts, lambda: _draw(report, rows, names, title))
+    facts["mark"] = mark = mark_of(mark)
+    said = words_of(facts) + ([mark_words(mark)] if mark else [])
+    return Chart("Timeline", title, said, facts, lambda: _draw(report, rows, names, title, mark))
 
 
 def _finding(facts: dict[str, Any]) -> str:
@@ -75,14 +80,17 @@ def _names(report: Report, labels: Sequence[object] | Callable[[Outcome], object
     return [str(label) for label in labels]
 
 
-def _draw(report: Report, rows: Sequence[events.Row], names: list[str], title: str) -> Figure:
+def _draw(
+    report: Report, rows: Sequence[events.Row], names: list[str], title: str, mark: tuple[float, str] | None
+) -> Figure:
     singly = len(rows) <= SINGLY
-    height = max(24, len(rows) * (22 if len(rows) <= 6 else 16 if len(rows) <= 20 else 13)) if singly else 300
+    tall = 22.0 if len(rows) <= 6 else 16.0 if len(rows) <= 20 else 13.0
+    height = max(24, len(rows) * (spans.height(rows, tall) if len(rows) <= 20 else tall)) if singly else 300
     shown = [plain(name, 0.22 * WIDTH) for name in names] if singly else []
     room = height / max(len(rows), 1)
-    key = bars.key(rows, any(outcome.spans for outcome in report.individual_results), room)
+    key = bars.key(rows, any(outcome.spans for outcome in report.individual_results), room, mark)
     figure, (top, below) = page(title, [height, 64], names=shown or ["1,000"], entries=list(key))
-    end = events.now(report)
+    end = max(events.now(report), mark[0] if mark else 0.0)
     bars.draw(top, rows, room)
     top.set_ylim(len(rows) - 0.4 if singly else len(rows) - 0.5, -0.6 if singly else -0.5)
     if singly:
@@ -93,5 +101,8 @@ def _draw(report: Report, rows: Sequence[events.Row], names: list[str], title: s
     bars.in_flight(below, report)
     for axes in (top, below):
         bars.time_axis(axes, end, labelled=axes is below)
+        bars.upright(axes, mark)
+    if singly:
+        spans.draw(top, rows, room, [mark[0]] if mark else [])
     legend(figure, list(key.values()), list(key))
     return figure

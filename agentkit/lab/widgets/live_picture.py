@@ -32,6 +32,7 @@ COLOUR = {"calling": UNDER_WAY, "ok": CALLING, "refused": TROUBLE, "failed": TRO
 WORDS = {"calling": "calling", "ok": "answered", "refused": "refused (429)", "failed": "failed",
          "timed out": "timed out", "cancelled": "cancelled"}  # fmt: skip
 MARKS = {"failed": "m-4 -4h8v8h-8z", "timed out": "m-5 0l5 -5l5 5l-5 5z"}  # a shape each, for eyes that see no red
+LOW = 0.45  # of a bar's height: a refused attempt, for eyes that see no red and no mark
 MOST = 4000  # bars in one picture: the latest
 
 
@@ -73,10 +74,16 @@ def picture(shot: Snapshot, *, whole: bool = False) -> bytes:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
         f'font-family="DejaVu Sans,Verdana,Helvetica,sans-serif" font-size="11" fill="{INK}">'
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>'
-        f'<pattern id="backing" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
-        f'<rect width="5" height="5" fill="white"/><rect width="2.6" height="5" fill="{BACKING_OFF}"/></pattern>'
+        f"{_hatch('backing', BACKING_OFF, 45)}{_hatch('vain', TROUBLE, -45)}"
     )
     return f"{head}{''.join(parts)}</svg>".encode()
+
+
+def _hatch(name: str, colour: str, degrees: int) -> str:
+    return (
+        f'<pattern id="{name}" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate({degrees})">'
+        f'<rect width="5" height="5" fill="white"/><rect width="2.6" height="5" fill="{colour}"/></pattern>'
+    )
 
 
 class _View:
@@ -109,7 +116,10 @@ class _View:
         for one in self.tries:
             x, to = self.x(one.started), self.x(self.shot.now if one.finished is None else one.finished)
             wide, y = max(to - x - (0.6 if room > 4 else 0), 1.2), round(top + one.lane * room, 1)
-            bars.setdefault(one.kind, []).append(f"M{x} {y}h{wide:.1f}v{thick:.1f}h-{wide:.1f}z")
+            tall = thick * LOW if one.kind == "refused" else thick
+            bars.setdefault(one.kind, []).append(
+                f"M{x} {y + (thick - tall) / 2:.1f}h{wide:.1f}v{tall:.1f}h-{wide:.1f}z"
+            )
             if one.kind in MARKS:
                 marks.setdefault(one.kind, []).append(_mark(one.kind, x + wide, y + thick / 2))
         yield _name(top, "slots", "a bar per", "attempt")
@@ -124,7 +134,8 @@ class _View:
         shown = [(COLOUR[kind], word, kind) for kind, word in WORDS.items() if kind in bars]
         x, y, parts = float(LEFT), HEIGHT - 17, []
         for fill, text, kind in [*shown, (WAITING, "waiting", ""), ("url(#backing)", "backing off", "")]:
-            parts.append(f'<rect x="{x}" y="{y}" width="14" height="9" fill="{fill}"/>')
+            tall = 9 * LOW if kind == "refused" else 9
+            parts.append(f'<rect x="{x}" y="{y + (9 - tall) / 2:g}" width="14" height="{tall:g}" fill="{fill}"/>')
             if kind in MARKS:
                 parts.append(f'<path fill="{fill}" stroke="white" d="{_mark(kind, x + 14, y + 4.5)}"/>')
             parts.append(f'<text x="{x + 21}" y="{y + 8}">{text}</text>')
@@ -171,12 +182,13 @@ class _View:
         (top, height), paths = ENDS, {True: "", False: ""}
         for slot in slots:
             x, to, low = self.x(slot * per), self.x(min((slot + 1) * per, self.shot.now)), float(top + height)
-            for good in (True, False):
+            for good in (good for good in (True, False) if ended[slot, good]):
                 tall = ended[slot, good] / highest * height
                 paths[good] += f"M{x} {low:.1f}h{max(to - x - 1, 0.5):.1f}v-{tall:.1f}h-{max(to - x - 1, 0.5):.1f}z"
                 low -= tall
-        yield _name(top, f"ended per {per:g} s" if per != 1 else "ended per s")
-        yield f'<path fill="{CALLING}" d="{paths[True]}"/><path fill="{TROUBLE}" d="{paths[False]}"/>'
+        yield _name(top, f"ended per {per:g} s" if per != 1 else "ended per s", "hatched: in", "vain")
+        yield f'<path fill="{CALLING}" d="{paths[True]}"/>'
+        yield f'<path fill="url(#vain)" stroke="{TROUBLE}" stroke-width="0.8" d="{paths[False]}"/>'
         yield _ticks(ENDS, highest)
 
     def axis(self) -> Iterable[str]:

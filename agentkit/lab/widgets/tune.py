@@ -39,7 +39,9 @@ class Tuner(widgets.VBox):  # type: ignore[misc]
         self._slider = widgets.SelectionSlider(
             options=values, value=value, description=name, continuous_update=False, layout=widgets.Layout(width="420px")
         )
-        self._image = widgets.Image(format="png", layout=widgets.Layout(max_width="100%", object_fit="contain"))
+        # A box stretches what is in it, and text that is stretched is blurred: the picture keeps its own width.
+        size = widgets.Layout(max_width="100%", object_fit="contain", align_self="flex-start")
+        self._image = widgets.Image(format="png", layout=size)
         self._said = widgets.HTML()
         self._slider.observe(self._changed, names="value")
         super().__init__([self._slider, self._image, self._said])

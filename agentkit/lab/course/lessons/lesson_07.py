@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agentkit.lab.course.exercise import Exercise, Question, swap
-from agentkit.tokenbucket import TokenBucket
+from agentkit.ratelimit.tokenbucket import TokenBucket
 
 __all__ = ["EXERCISES", "QUIZ", "taken"]
 

@@ -1,0 +1,133 @@
+"""Agents: something with a name that answers prompts.
+
+What it holds: `Agent`, the class to derive orchestrated agents from; `ChatAgent`, which asks an OpenAI-compatible
+endpoint; from `agentkit.agent.reply` and `agentkit.agent.chat`, what it brings back and how it asks.
+Guarantees: an agent keeps nothing between calls, so one may serve any number of tasks at once; its client does not
+retry by itself, so that there is one retry layer and it is yours.
+Strategy: the client is handed in and shared. Nothing here knows a key or an address.
+For the executor an agent need not be any of this: any function of one task will do.
+Opened by notebook 01.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from agentkit.agent.chat import APIS, Listener, PerLoop, call
+from agentkit.agent.reply import Reply
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+__all__ = ["Agent", "ChatAgent"]
+
+
+class Agent(ABC):
+    """Something with a name that answers prompts; derive from it for orchestration.
+
+    >>> class Shouter(Agent):
+    ...     async def process(self, prompt, context=None):
+    ...         return prompt.upper()
+    >>> import asyncio
+    >>> asyncio.run(Shouter("shouter")("not so loud"))
+    'NOT SO LOUD'
+    """
+
+    def __init__(self, name: str) -> None:
+        if not isinstance(name, str) or not name:
+            raise ValueError(
+                f"name must be a text that is not empty, got {name!r}; it labels the agent in every picture"
+            )
+        self.name = name
+
+    @abstractmethod
+    async def process(self, prompt: str, context: Any = None) -> str:
+        """Answer `prompt`; `context` is what came before, such as a `ConversationState`."""
+
+    async def __call__(self, task: Any) -> Any:
+        """Answer one task, without context: what an executor calls."""
+        return await self.process(task)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}>"
+
+
+class ChatAgent(Agent):
+    """Asks an OpenAI-compatible endpoint; each call returns a whole `Reply`.
+
+    >>> from agentkit.lab import Provider, simulate
+    >>> async def main():
+    ...     agent = ChatAgent("echo", client=Provider().client())
+    ...     return await agent("What is a race condition?")
+    >>> simulate(main).usage.requests
+    1
+
+    - `instructions` become the system message; `max_tokens` bounds the answer (providers charge it up front).
+    - `client` is an `AsyncOpenAI`, or a function that makes one for each event loop, or a `PerLoop`; share it.
+    - `api`: `"chat"` for chat completions, `"responses"` for the Responses API.
+    - `stream=True` asks for the answer piece by piece; a function given instead is called with each piece of text as it
+      arrives, and may be async. The whole reply, usage included, is returned all the same.
+    - `request` holds further fields of the request, as in the API's reference.
+
+    Errors are the openai client's own, or `BrokenAnswer` for an answer that did not arrive whole; one in the middle of
+    an answer has what had arrived, a `Reply`, as `error.partial`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        instructions: str = "",
+        *,
+        client: AsyncOpenAI | Callable[[], AsyncOpenAI],
+        model: str = "small",
+        max_tokens: int | None = None,
+        api: str = "chat",
+        stream: bool | Listener = False,
+        request: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(name)
+        if api not in APIS:
+            raise ValueError(f"api must be one of {', '.join(APIS)}, got {api!r}; most endpoints speak 'chat'")
+        if "stream" in (request or {}):
+            raise ValueError("request must not hold 'stream'; use ChatAgent(stream=True), which returns whole replies")
+        self.instructions, self.model, self.max_tokens, self.api = instructions, model, max_tokens, api
+        self._client = client if isinstance(client, PerLoop) else PerLoop(client)
+        self._listener = _listener(stream)
+        self._request = dict(request or {})
+        if max_tokens is not None:
+            self._request[APIS[api].cap] = max_tokens
+
+    def messages(self, prompt: str, context: Any = None) -> list[dict[str, str]]:
+        """Return the request's messages: instructions, then the context's messages, then the prompt."""
+        system = [{"role": "system", "content": self.instructions}] if self.instructions else []
+        earlier = context.to_messages() if hasattr(context, "to_messages") else list(context or [])
+        return [*system, *earlier, {"role": "user", "content": prompt}]
+
+    async def ask(self, prompt: str, context: Any = None, *, stream: bool | Listener | None = None) -> Reply:
+        """Send one request and return the whole `Reply`; `stream`, if given, counts instead of the agent's own."""
+        listener = self._listener if stream is None else _listener(stream)
+        request = APIS[self.api].request(self.model, self.messages(prompt, context), self._request)
+        return await call(self._client(), self.api, request, listener)
+
+    async def process(self, prompt: str, context: Any = None) -> str:
+        """Answer `prompt` with the text alone, as orchestrators want it."""
+        return (await self.ask(prompt, context)).text
+
+    async def __call__(self, task: Any) -> Reply:
+        """Answer one task: a text, or anything whose `str` is the prompt."""
+        return await self.ask(task if isinstance(task, str) else str(task))
+
+
+def _listener(stream: bool | Listener) -> Listener | None:
+    """The function to tell each piece of text; None for no stream."""
+    if isinstance(stream, bool):
+        return _unheard if stream else None
+    if not callable(stream):
+        raise TypeError(f"stream must be True, False or a function of one piece of text, got {stream!r}")
+    return stream
+
+
+def _unheard(text: str) -> None:
+    """Listen to a stream that nobody listens to."""

@@ -1,0 +1,231 @@
+"""One call to an OpenAI-compatible endpoint, whole or streamed, by either of its two APIs.
+
+What it holds: `call`, which sends a request and returns a `Reply`; `PerLoop`, a client for each event loop.
+Guarantees: an answer comes back whole or as an error. An error in the middle of a stream carries what had arrived, as
+`error.partial`. A stream left early, by an error or a cancellation, is closed, and the provider stops its work.
+Strategy: the APIs differ in the names of their fields and events; `_Chat` and `_Responses` know these, the rest is
+shared. Errors are the client's own; `BrokenAnswer` stands for what the client lets pass.
+Opened by notebook 13.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from agentkit.agent.reply import BrokenAnswer, Reply, Usage
+from agentkit.report.outcome import span
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+__all__ = ["APIS", "Listener", "PerLoop", "call"]
+
+Listener = Callable[[str], Awaitable[object] | object]
+"""What is told each piece of a streamed text; it may be async, and then the stream waits for it."""
+_UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError)
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A reply in the making."""
+
+    pieces: list[str] = field(default_factory=list)
+    usage: Usage | None = None
+    model: str = ""
+    finish_reason: str = ""  # empty until the answer says that it is complete
+    request_id: str | None = None
+    begun: bool = False
+
+    def reply(self) -> Reply:
+        """What has arrived."""
+        return Reply("".join(self.pieces), self.usage, self.model, self.finish_reason or "cut", self.request_id)
+
+
+class _Chat:
+    """Chat completions."""
+
+    cap = "max_completion_tokens"
+    streamed: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}  # noqa: RUF012
+
+    def request(self, model: str, messages: Any, fields: dict[str, Any]) -> dict[str, Any]:
+        return {"model": model, "messages": messages, **fields}
+
+    def create(self, client: Any) -> Any:
+        return client.chat.completions.create
+
+    def whole(self, answer: Any, draft: _Draft) -> None:
+        choice, used = answer.choices[0], answer.usage
+        draft.pieces.append(choice.message.content or "")
+        draft.model, draft.finish_reason = answer.model, choice.finish_reason or "stop"
+        draft.usage = None if used is None else Usage(1, used.prompt_tokens, used.completion_tokens)
+
+    def piece(self, chunk: Any, draft: _Draft) -> str:
+        draft.model = chunk.model or draft.model
+        if (used := getattr(chunk, "usage", None)) is not None:
+            draft.usage = Usage(1, used.prompt_tokens, used.completion_tokens)
+        for choice in chunk.choices:
+            if choice.index == 0:
+                draft.finish_reason = choice.finish_reason or draft.finish_reason
+                return choice.delta.content or ""
+        return ""
+
+
+class _Responses:
+    """The Responses API."""
+
+    cap = "max_output_tokens"
+    streamed: dict[str, Any] = {"stream": True}  # noqa: RUF012
+    _last = ("response.completed", "response.incomplete", "response.failed")
+    _reasons = {"max_output_tokens": "length", None: "stop"}  # noqa: RUF012
+
+    def request(self, model: str, messages: Any, fields: dict[str, Any]) -> dict[str, Any]:
+        return {"model": model, "input": messages, **fields}
+
+    def create(self, client: Any) -> Any:
+        return client.responses.create
+
+    def whole(self, answer: Any, draft: _Draft) -> None:
+        draft.pieces[:] = [answer.output_text] if answer.output_text else draft.pieces
+        used, why = answer.usage, getattr(answer.incomplete_details, "reason", None)
+        draft.model = answer.model
+        draft.usage = None if used is None else Usage(1, used.input_tokens, used.output_tokens)
+        if answer.status == "failed":
+            raise _as_api_error(answer.error)
+        draft.finish_reason = self._reasons.get(why, why or "stop")
+
+    def piece(self, event: Any, draft: _Draft) -> str:
+        if event.type == "response.output_text.delta":
+            return str(event.delta)
+        if event.type == "error":
+            raise _as_api_error(event)
+        if event.type in self._last:
+            self.whole(event.response, draft)
+        return ""
+
+
+APIS: dict[str, _Chat | _Responses] = {"chat": _Chat(), "responses": _Responses()}
+"""The two APIs of an OpenAI-compatible endpoint, by name."""
+
+
+async def call(client: Any, api: str, request: dict[str, Any], listen: Listener | None = None) -> Reply:
+    """Send one request and return the whole `Reply`; with `listen`, stream it, and tell each piece as it arrives.
+
+    Logs a span `calling`; a streamed call also one named `first token`, until the first text is there or the call has
+    failed. Raises the client's own errors, and `BrokenAnswer`; where an answer had begun, `error.partial` is what there
+    was of it.
+    """
+    draft = _Draft()
+    with span("calling"):
+        try:
+            if listen is None:
+                answer = await APIS[api].create(client)(**request)
+                if isinstance(answer, str):  # what the client makes of a page that is no JSON
+                    raise BrokenAnswer(f"the endpoint answered with a page that is no JSON: {answer:.60}", Reply(""))
+                draft.begun, draft.request_id = True, answer._request_id
+                APIS[api].whole(answer, draft)
+            else:
+                await _stream(client, APIS[api], request, listen, draft)
+        except _UNREADABLE as error:
+            raise BrokenAnswer(f"the answer cannot be read: {error}", draft.reply()) from error
+        except Exception as error:
+            if draft.begun and not isinstance(error, BrokenAnswer):
+                error.partial = draft.reply()  # type: ignore[attr-defined]
+            raise
+    return draft.reply()
+
+
+async def _stream(client: Any, api: Any, request: dict[str, Any], listen: Listener, draft: _Draft) -> None:
+    """Read a stream to its end into `draft`."""
+    with ExitStack() as until_first_token:
+        until_first_token.enter_context(span("first token"))
+        async with await api.create(client)(**api.streamed, **request) as stream:
+            draft.begun, draft.request_id = True, stream.response.headers.get("x-request-id")
+            async for event in stream:
+                if text := api.piece(event, draft):
+                    until_first_token.close()
+                    draft.pieces.append(text)
+                    if inspect.isawaitable(heard := listen(text)):
+                        await heard
+    if not draft.finish_reason:
+        raise BrokenAnswer("the stream ended before the answer did", draft.reply())
+
+
+def _as_api_error(error: Any) -> Exception:
+    """The client's error for a failure that is told inside an answer with status 200."""
+    from openai import APIError
+
+    request: Any = None  # not at hand here, and the connection was all right
+    return APIError(error.message, request, body={"message": error.message, "code": error.code, "type": None})
+
+
+class PerLoop:
+    """A client for each event loop: made by a function when a loop first asks, then kept for it.
+
+    >>> from agentkit.lab import Provider
+    >>> clients = PerLoop(Provider().client)
+    >>> async def main():
+    ...     return clients() is clients()
+    >>> asyncio.run(main())
+    True
+
+    An async client keeps connections that belong to the loop they were opened on; used from another, it fails or
+    hangs. Give several agents the same `PerLoop` and they share one client, and so one pool of connections. A client
+    given as it is serves one loop, and a second is refused by name. Clients never retry: that is the caller's layer.
+    """
+
+    def __init__(self, client: AsyncOpenAI | Callable[[], AsyncOpenAI]) -> None:
+        self._make: Callable[[], AsyncOpenAI] | None = client if callable(client) else None
+        self._given = None if callable(client) else _checked(client)
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = WeakKeyDictionary()
+        self._served = False  # whether a loop holds connections of the given client
+
+    def __call__(self) -> Any:
+        """Return the running loop's client."""
+        loop = asyncio.get_running_loop()
+        client = self._clients.get(loop)
+        if client is None:
+            client = self._clients[loop] = self._take()
+        return client
+
+    def _take(self) -> Any:
+        if self._make is not None:
+            return _checked(self._make())
+        client = self._given
+        if self._served and _holds_connections(client):
+            raise RuntimeError(
+                f"client must stay on the event loop it was first used on, got {client!r:.60} on a second one; hand in "
+                "a function that makes a client for each loop: client=lambda: AsyncOpenAI(…)"
+            )
+        self._served = True
+        return client
+
+    async def aclose(self) -> None:
+        """Close the client that was made for the running loop; a client given as it is stays its owner's to close."""
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None and self._make is not None:
+            await client.close()
+
+    def __reduce__(self) -> tuple[type[PerLoop], tuple[Any]]:
+        return type(self), (self._make or self._given,)
+
+
+def _checked(client: Any) -> Any:
+    """The client, without retries of its own; or what is wrong with it."""
+    if not hasattr(client, "chat") or hasattr(client, "__enter__"):  # openai.OpenAI would block the event loop
+        raise TypeError(
+            f"client must be an openai.AsyncOpenAI, got {client!r:.80}; for the embedded one, Provider().client()"
+        )
+    return client.with_options(max_retries=0) if client.max_retries else client
+
+
+def _holds_connections(client: Any) -> bool:
+    """Whether it reaches the endpoint over sockets, which belong to a loop."""
+    transport = getattr(getattr(client, "_client", None), "_transport", None)
+    return hasattr(transport, "_pool") or hasattr(transport, "client")

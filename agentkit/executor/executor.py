@@ -1,0 +1,196 @@
+"""Run one agent over many tasks, a bounded number at a time, and keep everything that happened.
+
+What it holds: `ParallelAgentExecutor`: what you ask for is checked here, and what can run is made to fit.
+Guarantees: bad arguments are refused before anything starts; nothing about one run is shared with the next but
+the limiter. Bound to the event loop it is used on; use one executor per loop.
+Strategy: `Workers` pulls tasks and attempts them, `Run` is the handle, `Report` the log; this file is their front door.
+Opened by notebook 01.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterable, Callable, Iterable
+from concurrent.futures import Executor
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from agentkit.executor.agent_call import as_coroutine_function, isolated
+from agentkit.executor.attempt import Attempter
+from agentkit.executor.progress import progress_bar
+from agentkit.executor.run import Run
+from agentkit.executor.settings import Settings
+from agentkit.executor.source import Source
+from agentkit.report import Report, attach
+from agentkit.semaphore import CapacityLimiter
+
+if TYPE_CHECKING:
+    from agentkit.budget import Budget
+    from agentkit.journal import Journal
+    from agentkit.ratelimit import RateLimiter
+    from agentkit.retry import RetryPolicy
+
+__all__ = ["ParallelAgentExecutor"]
+
+
+class ParallelAgentExecutor:
+    """Runs an agent over many tasks: at most `max_concurrency` at a time, failures kept, nothing lost.
+
+    >>> async def agent(question):
+    ...     await asyncio.sleep(0.001)
+    ...     return len(question)
+    >>> report = asyncio.run(ParallelAgentExecutor(max_concurrency=2).execute(["why", "how", "when"], agent))
+    >>> report.results, report.summary.succeeded, report.summary.peak_in_flight
+    ([3, 3, 4], 3, 2)
+
+    An agent is any `async def agent(task)`; a plain function is one too and runs in a pool of threads.
+
+    - `max_concurrency`: tasks in flight at once; 0 runs one after another in this very thread, for debugging; None
+      is no limit; a `CapacityLimiter` may be handed in and shared with other executors.
+    - `timeout` bounds one attempt, `deadline` a task from its submission, waiting included; both in seconds.
+    - `on_error`: `"collect"` keeps a failure and goes on; `"stop"` starts nothing new, cancels the others and returns
+      what was done; `"raise"` does the same and raises the error, with the report as its `.report`.
+    - `max_failures=n`: with `"collect"`, stop at the n-th failure.
+    - `rate_limiter`: a `RateLimiter`, for starts and tokens per minute; may be shared as well.
+    - `retry`: a `RetryPolicy`; while a task backs off it holds no slot and no thread.
+    - `budget`: a `Budget` of calls, tokens or money; what it refuses is `rejected`, and no further task starts.
+    - `journal`: a `Journal`; what it knows as done is taken from it, and what is finished is written to it.
+    - `pool`: any `concurrent.futures.Executor`, for agents that are plain functions.
+    - `isolate=True` gives each attempt a `contextvars` context of its own; without it, what an agent sets in a context
+      variable is seen by the next task of the same worker.
+    - `progress=True` shows a bar where there is a terminal or a notebook, and tqdm.
+    """
+
+    def __init__(
+        self,
+        max_concurrency: int | CapacityLimiter | None = 10,
+        *,
+        rate_limiter: RateLimiter | None = None,
+        retry: RetryPolicy | None = None,
+        budget: Budget | None = None,
+        journal: Journal | None = None,
+        timeout: float | None = None,
+        deadline: float | None = None,
+        on_error: str = "collect",
+        max_failures: int | None = None,
+        pool: Executor | None = None,
+        isolate: bool = False,
+        progress: bool = False,
+    ) -> None:
+        self.serial = max_concurrency == 0
+        """Whether tasks run one after another in the caller's thread."""
+        self.limiter = _limiter(max_concurrency)
+        """The slots; `executor.limiter.limit = 25` takes effect at once, also during a run."""
+        self.pool = pool
+        """The pool that plain functions run in; None for threads made when they are needed."""
+        if pool is not None and not isinstance(pool, Executor):
+            raise TypeError(f"pool must be a concurrent.futures.Executor, got {pool!r}; use None for threads")
+        if rate_limiter is not None and not hasattr(rate_limiter, "try_acquire"):
+            raise TypeError(
+                f"rate_limiter must be a RateLimiter, got {rate_limiter!r}; "
+                "to bound how many run at once use max_concurrency"
+            )
+        if retry is not None and not hasattr(retry, "begin"):
+            raise TypeError(
+                f"retry must be a RetryPolicy, got {retry!r}; for three attempts write RetryPolicy(attempts=3)"
+            )
+        for name, given, method in (("budget", budget, "acquire"), ("journal", journal, "ledger")):
+            if given is not None and not hasattr(given, method):
+                raise TypeError(f"{name} must be a {name.title()}, got {given!r}; make one with {name.title()}(...)")
+        self.budget, self.journal = budget, journal
+        """What a run may spend, and what is done stays done in; None for neither."""
+        self.rate_limiter, self.retry = rate_limiter, retry
+        """What bounds starts per minute, and what is tried again; None for neither."""
+        self._isolate, self._progress = isolate, progress
+        self._settings = Settings(timeout=timeout, deadline=deadline, on_error=on_error, max_failures=max_failures)
+
+    async def execute(
+        self,
+        tasks: Iterable[Any] | AsyncIterable[Any],
+        agent_fn: Callable[[Any], Any],
+        aggregator: Callable[[list[Any]], Any] | None = None,
+        *,
+        within: float | None = None,
+        cost: Callable[[Any], float] | None = None,
+    ) -> Report:
+        """Run `agent_fn` over `tasks` and return the `Report`.
+
+        `aggregator(outcomes)` makes `report.aggregated` from all outcomes, failed ones included; it may be async.
+        `within` bounds the whole run in seconds: what is in flight then counts as a timeout, the rest as not started.
+        `cost(task)` guesses how long a task takes; the longest then start first, which shortens the run's tail.
+        """
+        if aggregator is not None and not callable(aggregator):
+            raise TypeError(f"aggregator must be callable, got {aggregator!r}; use None for none")
+        report = await self.start(tasks, agent_fn, within=within, cost=cost)
+        if aggregator is not None:
+            try:
+                report.aggregated = aggregator(report.individual_results)
+                if inspect.isawaitable(report.aggregated):
+                    report.aggregated = await report.aggregated
+            except Exception as error:
+                attach(error, report, "raised by the aggregator of a run")
+                raise
+        return report
+
+    def start(
+        self,
+        tasks: Iterable[Any] | AsyncIterable[Any],
+        agent_fn: Callable[[Any], Any],
+        *,
+        within: float | None = None,
+        cost: Callable[[Any], float] | None = None,
+    ) -> Run:
+        """Begin at once and return the live `Run`; await it for the `Report`."""
+        asyncio.get_running_loop()  # a clear RuntimeError outside a coroutine
+        run = self._run(tasks, agent_fn, within, cost=cost, keep=True)
+        run._begin()
+        return run
+
+    def stream(
+        self,
+        tasks: Iterable[Any] | AsyncIterable[Any],
+        agent_fn: Callable[[Any], Any],
+        *,
+        ordered: bool = False,
+        within: float | None = None,
+    ) -> Run:
+        """Return a `Run` to iterate over with `async for`: outcomes as they finish, or in input order.
+
+        It begins with the iteration. Nothing is kept, the input may be endless, and a slow reader slows the workers.
+        """
+        return self._run(tasks, agent_fn, within, keep=False, ordered=ordered)
+
+    def _run(self, tasks: Any, agent_fn: Any, within: float | None, cost: Any = None, **how: Any) -> Run:
+        settings = replace(self._settings, within=within)
+        ledger = None if self.journal is None else self.journal.ledger(agent_fn)
+        source = Source(tasks, cost, None if ledger is None else ledger.recall)
+        call, on_end = as_coroutine_function(agent_fn, self.limiter, pool=self.pool, serial=self.serial)
+        attempter = Attempter(
+            isolated(call) if self._isolate else call,
+            settings,
+            agent=agent_fn,
+            rate_limiter=self.rate_limiter,
+            retry=self.retry,
+            budget=self.budget,
+            observe=getattr(self.limiter, "observe", None),
+        )
+        bar = progress_bar(source.total) if self._progress else None
+        how |= {"bar": bar, "ledger": ledger, "on_end": on_end, "on_loop": not self.serial}
+        return Run(source, attempter, self.limiter, settings, **how)
+
+    def __repr__(self) -> str:
+        return f"<ParallelAgentExecutor {'serial' if self.serial else repr(self.limiter)[1:-1]}>"
+
+
+def _limiter(max_concurrency: int | CapacityLimiter | None) -> CapacityLimiter:
+    if isinstance(max_concurrency, CapacityLimiter):
+        return max_concurrency
+    remedy = "use 0 to run one after another, None for no limit"
+    if isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int | None):
+        raise TypeError(
+            f"max_concurrency must be a whole number or a CapacityLimiter, got {max_concurrency!r}; {remedy}"
+        )
+    if max_concurrency is not None and max_concurrency < 0:
+        raise ValueError(f"max_concurrency must be 0 or more, got {max_concurrency}; {remedy}")
+    return CapacityLimiter(1 if max_concurrency == 0 else max_concurrency)

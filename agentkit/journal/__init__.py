@@ -1,0 +1,19 @@
+"""What is done stays done: a file of outcomes, from which a run resumes.
+
+`journal`: what people use. `ledger`: what a run does with it. `packing`: a record as a line. `file`: lines on disk.
+"""
+
+from __future__ import annotations
+
+from agentkit.journal.file import JournalError
+from agentkit.journal.journal import Journal, JournalRecord, JournalStatistics
+from agentkit.journal.ledger import Follower, Ledger
+
+__all__ = [
+    "Follower",
+    "Journal",
+    "JournalError",
+    "JournalRecord",
+    "JournalStatistics",
+    "Ledger",
+]

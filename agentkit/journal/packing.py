@@ -1,0 +1,176 @@
+"""Values as JSON that come back as they were, keys that stay the same, and texts without credentials.
+
+What it holds: `Packer` (results to JSON and back), `stable_key` (what a task is recognised by in another process) and
+`without_secrets` (for the messages of errors). The parts of a `Journal`.
+Guarantees: a value that would come back as something else is refused, and so is a task whose key would differ from
+one process to the next.
+Strategy: JSON, with a mark where JSON knows no such type: `{"!": "tuple", ...}`. No code is loaded from a file: only
+the classes that the reader names are made.
+Opened by notebook 09, with `agentkit.journal`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+from hashlib import sha256
+from json.encoder import encode_basestring_ascii as quoted
+from typing import Any
+
+from agentkit.agent.reply import Reply, Usage
+
+__all__ = ["SHORT", "Packer", "stable_key", "stable_text", "without_secrets"]
+
+SHORT = 100  # characters of a task that may be seen in a journal
+
+_MARK = "!"
+_PLAIN = (str, int, float, bool, type(None))
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_UNSTABLE = re.compile(r" at 0x[0-9a-fA-F]+|\.\.\.|…")  # an address, or a text that leaves something out
+_SECRET = re.compile(
+    r"(\b(?:bearer|basic)\s+|(?:key|token|secret|password|authorization)[\"']?\s*[:=]\s*[\"']?)"
+    r"(?!bearer\b|basic\b)[^\s\"',;)}]{6,}|\b(?:sk|rk|pk)-[\w-]{8,}",
+    re.IGNORECASE,
+)
+_WORDS = ("key", "token", "secret", "password", "authorization", "bearer", "basic", "sk-", "rk-", "pk-")
+
+
+class Packer:
+    """Makes JSON of results, and results of JSON.
+
+    >>> packer = Packer()
+    >>> packer.text(("a", Usage(1, 900, 100)))
+    '{"!":"tuple","of":["a",{"!":"Usage","requests":1,"input_tokens":900,"output_tokens":100}]}'
+    >>> packer.value(packer.text(("a", Usage(1, 900, 100))))
+    ('a', Usage(requests=1, input_tokens=900, output_tokens=100))
+
+    It knows what JSON knows, tuples, dicts with keys of any kind, `Reply`, `Usage` and the dataclasses in `types`.
+    """
+
+    def __init__(self, types: Iterable[type[Any]] = ()) -> None:
+        self._types: dict[str, type[Any]] = {"Reply": Reply, "Usage": Usage}
+        for cls in types:
+            if not isinstance(cls, type) or not is_dataclass(cls):
+                raise TypeError(f"types must be dataclasses, got {cls!r}; for other results return a dict")
+            if self._types.setdefault(cls.__name__, cls) is not cls:
+                raise ValueError(f"types must have different names, got {cls.__name__} twice; rename one of them")
+        self._decode = json.JSONDecoder(object_hook=self._made).decode
+
+    def text(self, value: Any) -> str:
+        """Return one line of JSON, or raise `TypeError` for what would not come back as it was."""
+        if type(value) is Reply and type(usage := value.usage) is Usage:  # as nearly all are: a shorter way to the same
+            calls, read, written, number = usage.requests, usage.input_tokens, usage.output_tokens, value.request_id
+            if type(calls) is type(read) is type(written) is int:
+                try:
+                    return (
+                        f'{{"!":"Reply","text":{quoted(value.text)},"usage":{{"!":"Usage","requests":{calls},'
+                        f'"input_tokens":{read},"output_tokens":{written}}},"model":{quoted(value.model)},'
+                        f'"finish_reason":{quoted(value.finish_reason)},'
+                        f'"request_id":{"null" if number is None else quoted(number)}}}'
+                    )
+                except TypeError:  # an endpoint that left something out
+                    pass
+        return quoted(value) if type(value) is str else _encode(self._packed(value))
+
+    def value(self, text: str) -> Any:
+        """Return what `text` was made of."""
+        return self._decode(text)
+
+    def _packed(self, value: Any) -> Any:
+        kind = type(value)
+        if kind in _PLAIN:
+            return value
+        if kind is list:
+            return [self._packed(item) for item in value]
+        if kind is tuple:
+            return {_MARK: "tuple", "of": [self._packed(item) for item in value]}
+        if kind is dict:
+            if _MARK not in value and all(type(key) is str for key in value):
+                return {key: self._packed(item) for key, item in value.items()}
+            return {_MARK: "dict", "of": [[self._packed(key), self._packed(item)] for key, item in value.items()]}
+        if self._types.get(kind.__name__) is kind:
+            return {_MARK: kind.__name__} | {f.name: self._packed(getattr(value, f.name)) for f in fields(kind)}
+        if is_dataclass(kind):
+            raise TypeError(f"cannot store a {kind.__name__}; name it: Journal(..., types=[{kind.__name__}])")
+        raise TypeError(f"cannot store a {kind.__name__}; return a text, numbers, lists, dicts or a dataclass")
+
+    def _made(self, found: dict[str, Any]) -> Any:
+        if _MARK not in found:
+            return found
+        name = found.pop(_MARK)
+        if name == "tuple":
+            return tuple(found["of"])
+        if name == "dict":
+            return {key: item for key, item in found["of"]}  # noqa: C416
+        if name not in self._types:
+            raise ValueError(f"a stored result is a {name}; name that class: Journal(..., types=[{name}])")
+        cls = self._types[name]
+        result = object.__new__(cls)  # as it was, whatever its __init__ would do
+        for key, item in found.items():
+            object.__setattr__(result, key, item)
+        return result
+
+
+def stable_text(task: Any) -> str:
+    r"""A text that is the same for equal tasks in every process; raises `TypeError` where there is none.
+
+    >>> stable_text({"b": 1, "a": {"x", "y"}})
+    '{"a":{"!":"set","of":["\\"x\\"","\\"y\\""]},"b":1}'
+    """
+    return quoted(task) if type(task) is str else json.dumps(_stable(task), sort_keys=True, separators=(",", ":"))
+
+
+def stable_key(task: Any, whose: str = "") -> str:
+    """Return what a task is recognised by: a short text itself, of others 32 hexadecimal digits of SHA-256.
+
+    >>> stable_key("What is a race condition?"), stable_key(["What", "why"])
+    ('What is a race condition?', '05b8eaaf544c696e8bd40f6a5f4d51c6')
+
+    `whose` goes into the hash, so that the same task has another key for another agent.
+    """
+    if type(task) is str:
+        if not whose and len(task) <= SHORT and "\n" not in task and without_secrets(task) == task:
+            return task
+        text = quoted(task)
+    else:
+        text = stable_text(task)
+    return sha256(f"{whose}\n{text}".encode()).hexdigest()[:32]
+
+
+def _stable(task: Any) -> Any:
+    kind = type(task)
+    if kind in _PLAIN:
+        return task
+    if kind is list or kind is tuple:
+        return [_stable(item) for item in task]
+    if isinstance(task, set | frozenset):
+        return {_MARK: "set", "of": sorted(stable_text(item) for item in task)}
+    if kind is dict:
+        if all(type(key) is str for key in task):
+            return {key: _stable(item) for key, item in task.items()}
+        return {_MARK: "dict", "of": sorted([stable_text(key), _stable(item)] for key, item in task.items())}
+    if is_dataclass(task):
+        return {_MARK: kind.__qualname__} | {f.name: _stable(getattr(task, f.name)) for f in fields(task)}
+    said = repr(task)
+    if _UNSTABLE.search(said):
+        raise TypeError(
+            f"a task of type {kind.__name__} has no stable key ({said:.60}); give Journal(..., key=function)"
+        )
+    return {_MARK: said}
+
+
+def without_secrets(text: str, most: int = 500) -> str:
+    """Return a text, cut to `most` characters, without what looks like a credential.
+
+    >>> without_secrets("401: wrong key sk-abcdefgh12345678 in 'Authorization: Bearer abcdefgh'")
+    "401: wrong key [hidden] in 'Authorization: Bearer [hidden]'"
+    """
+    hyphen = "-" in text and ("k-" in text or "K-" in text)  # one sign is found three times as fast as two
+    if not ("=" in text or ":" in text or hyphen or "earer" in text or "asic" in text):
+        return text[:most]  # nothing below could be found; a search costs 30 times as much
+    low = text.lower()
+    if not any(word in low for word in _WORDS):
+        return text[:most]
+    return _SECRET.sub(lambda found: (found[1] or "") + "[hidden]", text[: 4 * most])[:most]

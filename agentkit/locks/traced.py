@@ -1,0 +1,205 @@
+"""A lock for asyncio that says what it did: who waited, who held, for how long.
+
+What it holds: `TracedLock`, its `LockSpan` records and `LockStatistics`. Import them from `agentkit.locks`.
+Guarantees: first come, first served; the lock is never lost, doubled or taken by a latecomer, whoever is cancelled
+and whenever; only the task that holds it can release it.
+Strategy: a released lock is handed to the longest waiter in the same step, so nobody can overtake between the
+release and the waiter's waking up. One event loop at a time; not for threads. Opened by notebook 05.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from agentkit.locks.order import LockOrder
+
+__all__ = ["LockSpan", "LockStatistics", "TracedLock"]
+
+Task = asyncio.Task[Any]
+
+
+def _here() -> tuple[Task, float]:
+    """Return the running task and the loop's time."""
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("a lock is taken and released inside a task; use asyncio.create_task or simulate")
+    return task, task.get_loop().time()
+
+
+@dataclass(frozen=True, slots=True)
+class LockSpan:
+    """One task's stay at a lock, in seconds of the loop's clock: it waited, then it held."""
+
+    lock: str
+    """Name of the lock."""
+    task: str
+    """Name of the task."""
+    requested: float
+    """When the task asked for the lock."""
+    acquired: float | None = None
+    """When it got it; None while it waits, or if it was cancelled first."""
+    released: float | None = None
+    """When it let go, or gave up waiting; None while it waits or holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class LockStatistics:
+    """A lock at one instant."""
+
+    holder: str | None
+    """Name of the task that holds the lock."""
+    queue_depth: int
+    """Tasks waiting now."""
+    peak_queue_depth: int
+    """The most tasks that ever waited at once."""
+    acquisitions: int
+    """How often the lock was taken."""
+    contended: int
+    """How often a task had to wait for it, those that gave up included."""
+    abandoned: int
+    """How often a task was cancelled while it waited."""
+    waited: float
+    """Seconds spent waiting so far, all tasks together."""
+    held: float
+    """Seconds the lock was held so far."""
+
+
+class TracedLock:
+    """A lock for asyncio that records who waited and who held it.
+
+    >>> async def main():
+    ...     lock = TracedLock("history")
+    ...     async with lock:
+    ...         return lock.statistics().queue_depth, lock
+    >>> asyncio.run(main())
+    (0, <TracedLock 'history' free, 0 waiting, taken 1 times>)
+
+    It takes the place of an `asyncio.Lock` (`async with`, `acquire`, `release`, `locked`), with two mistakes turned
+    into a `RuntimeError`: taking it twice in one task (which would never end), and releasing what another task holds.
+    `spans` lists the last `keep` stays, oldest request first. `order` is a `LockOrder` to watch for deadlocks.
+    """
+
+    def __init__(self, name: str = "lock", *, order: LockOrder | None = None, keep: int = 10_000) -> None:
+        if keep < 0:
+            raise ValueError(f"keep must be 0 or more, got {keep}; it is how many finished spans to remember")
+        self.name = name
+        self._order = order
+        self._holder: Task | None = None
+        self._since: tuple[float, float] = (0.0, 0.0)  # when the holder asked, and when it got the lock
+        # waiter -> (its task, when it asked); non-empty only while the lock is held
+        self._waiters: OrderedDict[asyncio.Future[None], tuple[Task, float]] = OrderedDict()
+        self._done: deque[LockSpan] = deque(maxlen=keep)
+        self._peak = self._acquisitions = self._contended = self._abandoned = 0
+        self._waited = self._held = 0.0
+
+    def locked(self) -> bool:
+        """Whether a task holds the lock."""
+        return self._holder is not None
+
+    def acquire_nowait(self) -> bool:
+        """Take the lock if it is free; return whether it was. Never waits."""
+        task, now = _here()
+        if self._holder is not None:
+            return False
+        self._hand_to(task, now, now)
+        return True
+
+    async def acquire(self) -> bool:
+        """Take the lock, waiting in the order of arrival; returns True, as an `asyncio.Lock` does."""
+        task, now = _here()
+        if self._holder is task:
+            raise RuntimeError(
+                f"task {task.get_name()!r} already holds {self.name!r} and would wait for itself for ever; "
+                "move the inner `async with` out, or call a function that does not lock"
+            )
+        if self._order is not None:
+            self._order.acquiring(self.name, task)
+        if self._holder is None:
+            return self.acquire_nowait()
+        if self._holder.get_loop() is not task.get_loop():
+            raise RuntimeError(f"{self!r} is held on another event loop; give each loop a lock of its own")
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters[turn] = (task, now)
+        self._contended += 1
+        self._peak = max(self._peak, len(self._waiters))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if self._holder is task:  # cancelled after it was handed over, before waking up: pass it on
+                self.release()
+            elif self._waiters.pop(turn, None):
+                self._give_up(task, now)
+            raise
+        return True
+
+    def release(self) -> None:
+        """Let go; the longest waiter holds the lock from this moment on."""
+        task, now = _here()
+        if self._holder is not task:
+            holder = "nobody" if self._holder is None else f"task {self._holder.get_name()!r}"
+            raise RuntimeError(
+                f"task {task.get_name()!r} released {self.name!r}, which {holder} holds; use `async with` to pair them"
+            )
+        asked, got = self._since
+        self._held += now - got
+        self._done.append(LockSpan(self.name, task.get_name(), asked, got, now))
+        if self._order is not None:
+            self._order.released(self.name, task)
+        self._holder = None
+        while self._waiters and self._holder is None:
+            turn, (waiter, since) = self._waiters.popitem(last=False)
+            if turn.cancelled():  # it has not woken up yet to leave the queue by itself
+                self._give_up(waiter, since)
+            else:
+                turn.set_result(None)
+                self._hand_to(waiter, since, now)
+
+    @property
+    def spans(self) -> list[LockSpan]:
+        """Every stay at the lock so far, those still waiting or holding included."""
+        live = [LockSpan(self.name, self._holder.get_name(), *self._since)] if self._holder else []
+        live += [LockSpan(self.name, task.get_name(), since) for task, since in self._waiters.values()]
+        return sorted([*self._done, *live], key=lambda span: span.requested)
+
+    def statistics(self) -> LockStatistics:
+        """Return who holds the lock now, how many wait, and the totals so far."""
+        holder = None if self._holder is None else self._holder.get_name()
+        return LockStatistics(
+            holder,
+            len(self._waiters),
+            self._peak,
+            self._acquisitions,
+            self._contended,
+            self._abandoned,
+            self._waited,
+            self._held,
+        )
+
+    def _hand_to(self, task: Task, asked: float, now: float) -> None:
+        self._holder, self._since = task, (asked, now)
+        self._acquisitions += 1
+        self._waited += now - asked
+        if self._order is not None:
+            self._order.acquired(self.name, task)
+
+    def _give_up(self, task: Task, asked: float) -> None:
+        now = asyncio.get_running_loop().time()
+        self._abandoned += 1
+        self._waited += now - asked
+        self._done.append(LockSpan(self.name, task.get_name(), asked, None, now))
+
+    async def __aenter__(self) -> None:
+        await self.acquire()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def __repr__(self) -> str:
+        who = "free" if self._holder is None else f"held by {self._holder.get_name()!r}"
+        return f"<TracedLock {self.name!r} {who}, {len(self._waiters)} waiting, taken {self._acquisitions} times>"

@@ -1,0 +1,238 @@
+"""Stages in a line, joined by bounded queues: the slowest one sets the pace, and nobody runs ahead of it.
+
+What it holds: `Pipeline`, `Flow` (a pipeline at work, to iterate over), `StageStatistics`.
+Guarantees: between two stages wait at most `max_queue` items, and those a stage could not hand on keep its workers
+busy: that is backpressure; an item that fails goes straight to the output, with its error; leaving early, by `break`,
+an error or cancellation, ends all stages. Memory does not grow with the input, which may be endless.
+Strategy: a stage is a `stream` of an executor of its own, whose source is the queue before it. A stage takes an item
+only if what it has taken and the next has not is less than its concurrency plus the queue (credit-based flow control).
+Opened by notebook 10.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Iterable
+from types import TracebackType
+from typing import Any
+
+from agentkit.executor import ParallelAgentExecutor
+from agentkit.orchestration.station import Intake, Output, StageStatistics, Station
+from agentkit.report import Report, attach
+from agentkit.report.outcome import Outcome
+
+__all__ = ["Flow", "Pipeline", "StageStatistics"]
+
+
+class Pipeline:
+    """Stages joined by bounded queues.
+
+    >>> async def fetch(number):
+    ...     return f"page {number}"
+    >>> async def count(page):
+    ...     return len(page)
+    >>> async def main():
+    ...     async with Pipeline([fetch, (count, 4)]).stream(range(8, 12)) as flow:
+    ...         return sorted([(outcome.task, outcome.result) async for outcome in flow])
+    >>> asyncio.run(main())
+    [(8, 6), (9, 6), (10, 7), (11, 7)]
+
+    A stage is a function of one item, or `(function, concurrency)`; for `concurrency` an executor may be given, with
+    its retries, limits and timeouts. A function alone has a worker of its own, or `executor`, if one is handed in:
+    such stages share its slots. Plain functions run in threads, as everywhere. `max_queue`: items that may wait
+    between two stages, and before the reader. Out come `Outcome`s as they finish: `.task` is the item that went in,
+    `.result` what the last stage made of it, `.spans` the time in each stage. With `on_error="raise"` the first
+    failure ends the flow and is raised; with `"collect"` it comes out like any other. What `execute` returns draws
+    the queues between the stages: `.plot("stages")`.
+    """
+
+    def __init__(
+        self,
+        stages: Iterable[Any],
+        *,
+        max_queue: int = 10,
+        on_error: str = "collect",
+        executor: ParallelAgentExecutor | None = None,
+    ) -> None:
+        if isinstance(max_queue, bool) or not isinstance(max_queue, int) or max_queue < 0:
+            raise ValueError(
+                f"max_queue must be a whole number, 0 or more, got {max_queue!r}; 0 hands items on directly"
+            )
+        if on_error not in ("collect", "raise"):
+            raise ValueError(f"on_error must be 'collect' or 'raise', got {on_error!r}; use 'collect' to keep failures")
+        self.stages = _stages(stages, executor)
+        """The stages as `(name, function, executor)`."""
+        self.max_queue, self.on_error = max_queue, on_error
+        self._latest: Flow | None = None
+
+    def stream(self, items: Iterable[Any] | AsyncIterable[Any]) -> Flow:
+        """Return a `Flow` to iterate over with `async for`; it begins with the iteration."""
+        self._latest = Flow(self, items)
+        return self._latest
+
+    async def execute(self, items: Iterable[Any] | AsyncIterable[Any]) -> Report:
+        """Run all items through and return the `Report`, in the order of the input."""
+        outcomes: list[Outcome] = []
+        async with self.stream(items) as flow:
+            try:
+                async for outcome in flow:
+                    outcomes.append(outcome)
+            except Exception as error:
+                attach(error, Report(outcomes), "the pipeline was stopped")
+                raise
+        return Report(sorted(outcomes, key=lambda outcome: outcome.task_id))
+
+    def statistics(self) -> tuple[StageStatistics, ...]:
+        """Return the stages of the flow begun last, at this instant; empty before the first."""
+        return self._latest.statistics() if self._latest is not None else ()
+
+    def __repr__(self) -> str:
+        return f"<Pipeline {' -> '.join(name for name, _, _ in self.stages)}, at most {self.max_queue} waiting between>"
+
+
+class Flow:
+    """A pipeline at work: iterate over it, look at its `statistics()`, leave it when you like."""
+
+    def __init__(self, pipeline: Pipeline, items: Iterable[Any] | AsyncIterable[Any]) -> None:
+        if isinstance(items, str | bytes) or not isinstance(items, Iterable | AsyncIterable):
+            raise TypeError(
+                f"items must be an iterable or async iterable, got {items!r:.60}; put a single item in a list"
+            )
+        self._raises = pipeline.on_error == "raise"
+        self._error: Exception | None = None  # of the source, or of an executor that was told to raise
+        self._intake, self._out = Intake(items), Output()
+        last = len(pipeline.stages) - 1
+        self._stations = [
+            Station(*stage, pipeline.max_queue, self._out, last=place == last)
+            for place, stage in enumerate(pipeline.stages)
+        ]
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def statistics(self) -> tuple[StageStatistics, ...]:
+        """Return what each stage is doing now."""
+        return tuple(station.statistics() for station in self._stations)
+
+    def __aiter__(self) -> _Reader:
+        self._begin()
+        return _Reader(self)
+
+    async def __aenter__(self) -> Flow:
+        self._begin()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End all stages now, and wait until nothing of them is left."""
+        self._cut()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def __repr__(self) -> str:
+        return f"<Flow: {'; '.join(map(repr, self._stations))}>"
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        if self._tasks:
+            return
+        loop = asyncio.get_running_loop()
+        self._intake.began = loop.time()
+        upstream: Intake | Station = self._intake
+        for station in self._stations:
+            station.connect(upstream, self._intake.began)
+            upstream = station
+        self._tasks = [loop.create_task(self._tend(place)) for place in range(len(self._stations))]
+        self._tending = len(self._tasks)
+
+    async def _tend(self, place: int) -> None:
+        """Let a stage work until it has ended; then those before it end too, for nobody empties their queues."""
+        try:
+            await self._stations[place].work()
+        except Exception as error:
+            self._error = self._error or error
+        finally:
+            for earlier in self._stations[:place]:
+                earlier.stop(f"stage {self._stations[place].name!r} has ended")
+            self._stations[place].close()
+            self._tending -= 1
+            if not self._tending:
+                self._out.close()
+
+    def _cut(self) -> None:
+        for station in self._stations:
+            station.stop()
+        for task in self._tasks:
+            task.cancel()
+        self._out.close()
+
+    async def _next(self) -> Outcome | None:
+        try:
+            item = await self._out.get()
+        except asyncio.CancelledError:
+            await self.aclose()
+            raise
+        if item is None:
+            if self._error is not None:
+                raise self._error
+            return None
+        if self._raises and item.error is not None:
+            await self.aclose()
+            raise _named(item)
+        return item
+
+
+class _Reader:
+    """The iterator of a flow. When its loop is left by `break` or an error, it goes, and ends the flow."""
+
+    __slots__ = ("_flow",)
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+
+    def __aiter__(self) -> _Reader:
+        return self
+
+    async def __anext__(self) -> Outcome:
+        outcome = await self._flow._next()
+        if outcome is None:
+            raise StopAsyncIteration
+        return outcome
+
+    def __del__(self) -> None:
+        self._flow._cut()
+
+
+def _named(item: Outcome) -> BaseException:
+    """Return an item's error, with a note of where it happened; one that cannot be raised as it is, wrapped."""
+    error = item.error
+    if not isinstance(error, Exception):  # a CancelledError would look as if the reader were cancelled
+        wrapped = RuntimeError(f"item {item.task_id} was cancelled from inside: {item.reason}")
+        wrapped.__cause__ = error
+        return wrapped
+    stage = next((span.name for span in reversed(item.spans)), "none")
+    error.add_note(f"in stage {stage!r} of a pipeline, item {item.task_id}: {item.task!r:.80}")
+    return error
+
+
+def _stages(stages: Iterable[Any], executor: Any) -> list[tuple[str, Any, ParallelAgentExecutor]]:
+    if executor is not None and not isinstance(executor, ParallelAgentExecutor):
+        raise TypeError(f"executor must be a ParallelAgentExecutor, got {executor!r:.80}; leave it out for a plain one")
+    found: list[tuple[str, Any, ParallelAgentExecutor]] = []
+    for place, stage in enumerate(stages):
+        fn, how = stage if isinstance(stage, tuple) and len(stage) == 2 else (stage, executor or 1)
+        if not callable(fn):
+            raise TypeError(f"stages[{place}] must be a function or (function, concurrency), got {stage!r:.80}")
+        try:
+            runs = how if isinstance(how, ParallelAgentExecutor) else ParallelAgentExecutor(how)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"stages[{place}]: {error}") from None
+        name = getattr(fn, "__name__", type(fn).__name__)
+        again = sum(known.split(" (")[0] == name for known, _, _ in found)
+        found.append((f"{name} ({again + 1})" if again else name, fn, runs))
+    if not found:
+        raise ValueError("stages must hold at least one stage, got none; write Pipeline([fetch, (parse, 4)])")
+    return found

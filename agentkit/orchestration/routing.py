@@ -1,0 +1,110 @@
+"""A plan as data: who is to work on what, checked before anybody starts.
+
+What it holds: `briefs_of`, which reads what a router returned, and `RoutingError`; `by_name`, which names the
+specialists; `routed` and `joined_by`, which ask a lead that is a function or an agent.
+Guarantees: an error names what was wrong, and the specialists there are; a plan that passes can be carried out.
+Strategy: a plan is a mapping or a list of pairs; a text is read as JSON, for routers that are models.
+Taken apart in notebook 10.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from agentkit.agent import Reply
+from agentkit.orchestration.turns import ask
+
+__all__ = ["RoutingError", "briefs_of", "by_name", "joined_by", "routed"]
+
+
+class RoutingError(ValueError):
+    """A router's plan cannot be carried out. Remedy: correct it, or try again with `RetryPolicy(on=RoutingError)`."""
+
+
+def briefs_of(plan: Any, specialists: Mapping[str, Any], number: int = 1) -> dict[str, str]:
+    """Check the plan of round `number`; from the second round on it may name nobody.
+
+    >>> briefs_of('Here it is: {"lawyer": "Is it allowed?"}', {"lawyer": None})
+    {'lawyer': 'Is it allowed?'}
+    """
+    known = ", ".join(map(repr, specialists))
+    pairs = _pairs(plan, known)
+    if not pairs and number == 1:
+        raise RoutingError(f"the router named nobody, got {plan!r:.120}; name at least one of {known}")
+    briefs: dict[str, str] = {}
+    for name, brief in pairs:
+        if name not in specialists:
+            raise RoutingError(f"the router named a stranger, {name!r}; the specialists are {known}")
+        if name in briefs:
+            raise RoutingError(f"the router named {name!r} twice; write one brief for each specialist")
+        if not isinstance(brief, str) or not brief.strip():
+            raise RoutingError(f"the brief for {name!r} must be a text that is not empty, got {brief!r:.60}")
+        briefs[name] = brief
+    return briefs
+
+
+async def routed(router: Any, name: str, question: Any, state: Any, specialists: Mapping[str, Any]) -> Any:
+    """Return what the router says, unchecked; an agent is told who there is and asked for JSON."""
+    if hasattr(router, "process"):
+        known = "\n".join(f"- {who}: {getattr(agent, 'instructions', '')}" for who, agent in specialists.items())
+        prompt = f"{question}\n\nSpecialists:\n{known}\n\nAnswer with a JSON object: name to brief."
+        return await ask(router, name, prompt, state)
+    plan = router(question, state)
+    return await plan if inspect.isawaitable(plan) else plan
+
+
+async def joined_by(synthesizer: Any, name: str, question: Any, answers: dict[str, Any], state: Any) -> Any:
+    """Return what the synthesizer makes of the answers; without one, a line for each."""
+    listed = "\n".join(f"{who}: {answer}" for who, answer in answers.items())
+    if synthesizer is None:
+        return listed
+    if hasattr(synthesizer, "process"):
+        return await ask(synthesizer, name, f"{question}\n\n{listed}", state)
+    joined = synthesizer(question, answers)
+    return await joined if inspect.isawaitable(joined) else joined
+
+
+def by_name(specialists: Any, lead: str) -> dict[str, Any]:
+    """Return the specialists by name, all different and none of them `lead`."""
+    if isinstance(specialists, Mapping):
+        found = dict(specialists)
+    else:
+        listed = list(specialists)
+        names = [getattr(agent, "name", None) for agent in listed]
+        if None in names:
+            raise TypeError(
+                f"specialists[{names.index(None)}] has no name: {listed[names.index(None)]!r:.80}; "
+                "derive it from agentkit.Agent, or hand in {name: agent}"
+            )
+        twice = sorted({str(name) for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"specialists must have different names, got {', '.join(twice)} more than once")
+        found = dict(zip(names, listed, strict=True))
+    for name, agent in found.items():
+        if not callable(getattr(agent, "process", agent)):
+            raise TypeError(f"specialist {name!r} must be an agent or a function of the brief, got {agent!r:.80}")
+    if not found or lead in found:
+        rule = f"none of the name of the lead, {lead!r}" if found else "at least one"
+        raise ValueError(f"specialists must be {rule}, got {', '.join(found) or 'nobody'}; give name= or rename it")
+    return found
+
+
+def _pairs(plan: Any, known: str) -> list[tuple[Any, Any]]:
+    """Return a plan as pairs; a text is read as JSON, also inside a fence."""
+    said = plan
+    if isinstance(plan, Reply):
+        plan = plan.text
+    if isinstance(plan, str):
+        try:
+            plan = json.loads(plan[plan.index("{") : plan.rindex("}") + 1] if "{" in plan else plan)
+        except ValueError:
+            raise RoutingError(f"the router's answer is not JSON: {said!r:.120}; it must name {known}") from None
+    if plan is None:
+        return []
+    pairs = list(plan.items()) if isinstance(plan, Mapping) else plan
+    if not isinstance(pairs, list | tuple) or not all(isinstance(p, list | tuple) and len(p) == 2 for p in pairs):
+        raise RoutingError(f"the router must return {{name: brief}} or pairs (name, brief), got {said!r:.120}")
+    return [(name, brief) for name, brief in pairs]

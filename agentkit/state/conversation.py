@@ -1,0 +1,135 @@
+"""A conversation that never changes: each step makes a new state that shares its memory with the old one.
+
+What it holds: `ConversationState` and `Conflict`. Import both from `agentkit.state`.
+Guarantees: immutable all the way down, hashable, equal by value, safe from any thread or task; a message costs the
+same whether it is the first or the hundred-thousandth.
+Strategy: messages live in a `Log` whose versions share one list; branches are joined by `merge`, an ordered union
+that counts repeats, so that joining is associative and joining twice is harmless. Opened by notebook 05.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from agentkit.state.frozen import FrozenDict, Log, freeze, thaw
+
+__all__ = ["Conflict", "ConversationState"]
+
+
+class Conflict(RuntimeError):
+    """Somebody else changed `key` first. Nothing was written. Remedy: read again and redo the change."""
+
+    def __init__(self, message: str, key: Any) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationState:
+    """A conversation at one moment: what was said, and what each agent produced. It never changes.
+
+    >>> start = ConversationState().add_message("user", "Why is the sky blue?")
+    >>> done = start.add_message("assistant", "Scattering.", name="physicist").add_output("physicist", "Scattering.")
+    >>> done.messages[-1]["content"], done.agent_outputs["physicist"], len(start.messages)
+    ('Scattering.', 'Scattering.', 1)
+
+    Immutable all the way down, hashable, equal by value. A message costs the same whether it is the first or the
+    hundred-thousandth; an output costs one copy of the small table of outputs.
+    """
+
+    messages: Sequence[Mapping[str, Any]] = ()
+    """What was said, oldest first; each one a `FrozenDict` with `role`, `content` and whatever else was given."""
+    agent_outputs: Mapping[str, Any] = field(default_factory=dict)
+    """What each agent produced last, by its name."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.messages, Log):
+            object.__setattr__(self, "messages", Log(freeze(list(self.messages), "messages")))
+        if not isinstance(self.agent_outputs, FrozenDict):
+            object.__setattr__(self, "agent_outputs", freeze(dict(self.agent_outputs), "agent_outputs"))
+
+    def add_message(self, role: str, content: Any, **more: Any) -> ConversationState:
+        """Return a state with one more message; `more` is for `name`, `tool_calls` and the like."""
+        message = freeze({"role": role, "content": content, **more}, "message")
+        return replace(self, messages=self._log.append(message))
+
+    def add_output(self, agent: str, output: Any) -> ConversationState:
+        """Return a state in which `agent` produced `output`; an earlier one of the same name is replaced."""
+        changed = {**self.agent_outputs, agent: freeze(output, f"output of {agent!r}")}
+        return replace(self, agent_outputs=FrozenDict._of(changed))
+
+    def merge(
+        self, other: ConversationState, *, resolve: Callable[[str, Any, Any], Any] | None = None
+    ) -> ConversationState:
+        """Join two branches of one conversation.
+
+        >>> base = ConversationState().add_message("user", "Compare.")
+        >>> one, two = (base.add_message("assistant", "Done.", name=n).add_output(n, n.upper()) for n in ("a", "b"))
+        >>> both = one.merge(two)
+        >>> [m.get("name") for m in both.messages], dict(both.agent_outputs)
+        ([None, 'a', 'b'], {'a': 'A', 'b': 'B'})
+
+        Messages: mine, then those of the other's that I lack, each in its order. A message said n times on one side
+        and m times on the other is there max(n, m) times, so merging the same branch twice changes nothing; give
+        `name=` to tell apart two agents that say the same. Outputs: all of both; where an agent has two different
+        ones, `resolve(agent, mine, theirs)` decides, without it `Conflict` is raised.
+        Always associative and idempotent. Commutative in the outputs and in which messages there are; their order is
+        mine first, so merge in the order of the input, not in the order of finishing.
+        """
+        return ConversationState(self._log + self._lacking(other), self._joined(other, resolve))
+
+    def to_messages(self) -> list[dict[str, Any]]:
+        """Return plain dicts and lists as the chat completions endpoint takes them; change them as you like."""
+        return [thaw(message) for message in self.messages]
+
+    @classmethod
+    def from_messages(
+        cls, messages: Iterable[Mapping[str, Any]], agent_outputs: Mapping[str, Any] | None = None
+    ) -> ConversationState:
+        """Make a state of messages in the chat format; each needs a `role`."""
+        messages = list(messages)
+        for i, message in enumerate(messages):
+            if not isinstance(message, Mapping) or "role" not in message:
+                raise ValueError(f"messages[{i}] must be a dict with a 'role', got {message!r}; see to_messages()")
+        return cls(messages, agent_outputs or {})
+
+    @property
+    def _log(self) -> Log:
+        return self.messages  # type: ignore[return-value]
+
+    def _lacking(self, other: ConversationState) -> list[Any]:
+        """List the other's messages I lack, counting repeats: the k-th time one is said is a thing of its own."""
+        mine, theirs = list(self.messages), list(other.messages)
+        same = next((i for i, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a is not b and a != b), None)
+        if same is None:  # one goes on from the other
+            return theirs[len(mine) :]
+        unmatched, lacking = Counter(mine[same:]), []
+        for message in theirs[same:]:
+            if unmatched[message] > 0:
+                unmatched[message] -= 1
+            else:
+                lacking.append(message)
+        return lacking
+
+    def _joined(self, other: ConversationState, resolve: Callable[[str, Any, Any], Any] | None) -> dict[str, Any]:
+        joined = dict(self.agent_outputs)
+        for agent, theirs in other.agent_outputs.items():
+            mine = joined.setdefault(agent, theirs)
+            if mine == theirs:
+                continue
+            if resolve is None:
+                raise Conflict(
+                    f"agent {agent!r} has two outputs, {mine!r:.40} and {theirs!r:.40}; "
+                    "give the agents different names, or say which one counts with merge(other, resolve=...)",
+                    agent,
+                )
+            joined[agent] = resolve(agent, mine, theirs)
+        return joined
+
+    def __repr__(self) -> str:
+        last = f", last {self.messages[-1].get('content')!r:.40}" if self.messages else ""
+        who = f", outputs of {', '.join(map(str, self.agent_outputs))}" if self.agent_outputs else ""
+        return f"<ConversationState {len(self.messages)} messages{last}{who}>"

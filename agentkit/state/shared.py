@@ -1,0 +1,210 @@
+"""State that several agents share: immutable, owned by one lock, or versioned.
+
+What it holds: `SharedState` (one value behind one lock), `VersionedState` (compare-and-set per key); and, from
+`agentkit.state.conversation`, `ConversationState` (never changes, each step makes a new one) and `Conflict`.
+Guarantees: what you read is frozen, so no one can change it under you; no lock here is ever held across an await.
+All of it is safe from threads and tasks alike.
+Strategy: an immutable value prevents edits, not lost updates: two writers that rebind one name still lose one.
+So a new value must come from the old one in one step (`SharedState`), or be checked against it (`VersionedState`),
+or be joined by one owner (`ConversationState.merge`). Opened by notebook 05.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import math
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from agentkit.state.conversation import Conflict
+from agentkit.state.frozen import FrozenDict, freeze
+
+__all__ = ["SharedState", "SharedStatistics", "VersionedState", "VersionedStatistics"]
+
+T = TypeVar("T")
+
+
+def _now(fn: Callable[[Any], Any], value: Any) -> Any:
+    """Call a plain function; refuse one that would have to be awaited."""
+    result = None if inspect.iscoroutinefunction(fn) else fn(value)
+    if inspect.iscoroutinefunction(fn) or inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise TypeError(
+            f"fn must be a plain function, got the async {getattr(fn, '__name__', fn)!r}; no lock is held across an "
+            "await, or one slow agent would stop all others: await first, then update(fn) with the answer"
+        )
+    return result
+
+
+def _changed(fn: Callable[[Any], Any], old: Any) -> Any:
+    """Return the frozen new value, and catch the `fn` that edits in place and returns nothing."""
+    new = _now(fn, old)
+    if new is None and old is not None:
+        raise TypeError("fn must return the new value, got None; write lambda old: {**old, ...}, not an edit in place")
+    return freeze(new)
+
+
+def _tries(attempts: int | None) -> Iterator[float]:
+    """Count down what is left after each try."""
+    if attempts is not None and attempts < 1:
+        raise ValueError(f"attempts must be 1 or more, got {attempts}; use None to try until it works")
+    return itertools.repeat(math.inf) if attempts is None else iter(range(attempts - 1, -1, -1))
+
+
+@dataclass(frozen=True, slots=True)
+class SharedStatistics:
+    """A `SharedState` at one instant."""
+
+    updates: int
+    """Changes made so far."""
+    contended: int
+    """Changes that found another thread inside and had to wait for it."""
+
+
+class SharedState(Generic[T]):
+    """One value, one owner lock: every change goes through `update(fn)`, every look through `read()`.
+
+    >>> tally = SharedState({"calls": 0})
+    >>> for _ in range(3):
+    ...     _ = tally.update(lambda old: {**old, "calls": old["calls"] + 1})
+    >>> tally.read()["calls"]
+    3
+
+    `fn` is a plain function from the old value to the new one; it runs alone, so keep it short. Values are frozen: what
+    you read stays what it was, and an edit in place fails loudly. An async `fn` is refused with `TypeError`.
+    """
+
+    def __init__(self, value: T) -> None:
+        self._value: T = freeze(value)
+        self._lock = threading.Lock()
+        self._owner: int | None = None
+        self._updates = self._contended = 0
+
+    def read(self, fn: Callable[[T], Any] | None = None) -> Any:
+        """Return the value, or `fn(value)`; never waits, since a frozen value needs no lock."""
+        return self._value if fn is None else _now(fn, self._value)
+
+    def update(self, fn: Callable[[T], T]) -> T:
+        """Replace the value by `fn(value)`, nothing in between, and return it. If `fn` raises, nothing changes."""
+        if self._owner == threading.get_ident():
+            raise RuntimeError("update(fn) called inside an update(fn) of the same SharedState; do both in one fn")
+        waited = not self._lock.acquire(blocking=False)
+        if waited:
+            self._lock.acquire()
+        try:
+            self._owner = threading.get_ident()
+            self._contended += waited
+            self._value = _changed(fn, self._value)
+            self._updates += 1
+            return self._value
+        finally:
+            self._owner = None
+            self._lock.release()
+
+    def statistics(self) -> SharedStatistics:
+        """Return how often the value was changed, and how often that had to wait."""
+        return SharedStatistics(self._updates, self._contended)
+
+    def __repr__(self) -> str:
+        return f"<SharedState {self._value!r:.60}, {self._updates} updates, {self._contended} waited>"
+
+
+@dataclass(frozen=True, slots=True)
+class VersionedStatistics:
+    """A `VersionedState` at one instant."""
+
+    keys: int
+    """Keys that have been written."""
+    writes: int
+    """Changes made so far."""
+    conflicts: int
+    """Changes refused because somebody else had been there first."""
+
+
+class VersionedState:
+    """A table in which each key counts its versions; writing needs the version that was read (compare-and-set).
+
+    >>> notes = VersionedState(summary="draft")
+    >>> value, version = notes.get("summary")
+    >>> notes.set("summary", value + ", by A", expected=version)
+    2
+    >>> notes.set("summary", value + ", by B", expected=version)
+    Traceback (most recent call last):
+        ...
+    agentkit.state.conversation.Conflict: key 'summary' is at version 2, expected 1; read it again ...
+
+    Nobody waits: a lost update becomes an error you can see. (Optimistic concurrency control, as in HTTP's If-Match.)
+    A key never written is at version 0 with the value None. Values are frozen.
+    """
+
+    def __init__(self, **values: Any) -> None:
+        self._table: dict[Any, tuple[Any, int]] = {key: (freeze(value, key), 1) for key, value in values.items()}
+        self._lock = threading.Lock()  # held for one comparison and one store
+        self._writes = self._conflicts = 0
+
+    def get(self, key: Any) -> tuple[Any, int]:
+        """Return the value and its version; `(None, 0)` for a key never written."""
+        return self._table.get(key, (None, 0))
+
+    def set(self, key: Any, value: Any, *, expected: int) -> int:
+        """Write if `key` is still at version `expected` and return the new version, else raise `Conflict`."""
+        value = freeze(value, f"value of {key!r}")
+        with self._lock:
+            actual = self.get(key)[1]
+            if actual == expected:
+                self._table[key] = (value, actual + 1)
+                self._writes += 1
+                return actual + 1
+            self._conflicts += 1
+        raise Conflict(
+            f"key {key!r} is at version {actual}, expected {expected}; "
+            "read it again and redo the change, or use update(fn)",
+            key,
+        )
+
+    def update(self, key: Any, fn: Callable[[Any], Any], *, attempts: int | None = None) -> Any:
+        """Set `key` to `fn(value)` and return it; after a conflict read again and redo, `attempts` times at most.
+
+        `fn` is a plain function and may be called more than once: let it compute, not act.
+        """
+        tries = _tries(attempts)
+        while True:
+            value, version = self.get(key)
+            new = _changed(fn, value)
+            if self._stored(key, new, version, next(tries)):
+                return new
+
+    async def update_async(self, key: Any, fn: Callable[[Any], Awaitable[Any]], *, attempts: int | None = None) -> Any:
+        """As `update`, for an async `fn`, a call to a model say: it runs, and is billed, once more per conflict."""
+        tries = _tries(attempts)
+        while True:
+            value, version = self.get(key)
+            new = freeze(await fn(value), f"value of {key!r}")
+            if self._stored(key, new, version, next(tries)):
+                return new
+
+    def snapshot(self) -> FrozenDict:
+        """Return all values as they were at one instant."""
+        with self._lock:
+            return FrozenDict._of({key: value for key, (value, _) in self._table.items()})
+
+    def statistics(self) -> VersionedStatistics:
+        """Return how many keys there are, how often they were written, and how often that was refused."""
+        return VersionedStatistics(len(self._table), self._writes, self._conflicts)
+
+    def _stored(self, key: Any, new: Any, version: int, tries_left: float) -> bool:
+        try:
+            self.set(key, new, expected=version)
+        except Conflict:
+            if tries_left <= 0:
+                raise
+            return False
+        return True
+
+    def __repr__(self) -> str:
+        keys = ", ".join(f"{key} {value!r:.30} v{version}" for key, (value, version) in [*self._table.items()][:4])
+        return f"<VersionedState {keys or 'no keys'}{', …' * (len(self._table) > 4)}; {self._conflicts} conflicts>"
