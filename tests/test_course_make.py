@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import runpy
 import subprocess
@@ -16,6 +17,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from agentkit.lab.course.__main__ import main
 from agentkit.lab.course.make import make
 from agentkit.lab.course.notebooks import ABSOLUTE, CellError, normalise, read, stub, student_version
+from agentkit.lab.course.reading import definitions
 
 SAMPLES = Path(__file__).parent / "course_samples"
 BUILD = runpy.run_path(str(SAMPLES / "build.py"))
@@ -294,3 +296,10 @@ def test_make_both_trees_pass_strict_nbval_and_a_leaked_answer_does_not(made, tm
     failed, output = nbval(tmp_path / "90_leaked.ipynb")
     assert failed
     assert "1 failed" in output
+
+
+def test_definitions_are_what_a_cell_makes_without_doing_anything():
+    """Functions, classes, imports and constants stay; calls go, and changes to things that may not be there."""
+    cell = "import math\nA, B = 1, 2\nbox.size = 4\nbox[0] = 5\nrun = start()\ndef half(x):\n    return x / 2"
+    kept = [ast.unparse(node).split("\n")[0] for node in definitions(cell).body]
+    assert kept == ["import math", "A, B = (1, 2)", "def half(x):"]

@@ -5,7 +5,6 @@ Guarantees: an answer comes back whole or as an error. An error in the middle of
 `error.partial`. A stream left early, by an error or a cancellation, is closed, and the provider stops its work.
 Strategy: the APIs differ in the names of their fields and events; `_Chat` and `_Responses` know these, the rest is
 shared. Errors are the client's own; `BrokenAnswer` stands for what the client lets pass.
-Opened by notebook 13.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ at all, where what a call may use at most is known. What a call used counts even
 Strategy: a claim is made before each call and settled after it. `reserve=True` sets aside what the call may use at
 most, as a bank does with a card at a hotel, and lets calls wait for what others give back.
 One event loop at a time; not for threads. Share one budget among all executors that spend from it.
-Opened by notebook 09.
+Opened by the decision guide.
 """
 
 from __future__ import annotations

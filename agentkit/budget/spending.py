@@ -4,7 +4,7 @@ What it holds: `Spent`, `Claim`, `BudgetExceeded`, `BudgetStatistics`, `Prices`,
 Guarantee: a claim is settled once; what it set aside is free again from that moment.
 Strategy: what a call cost is known from the answer's `usage`. An error with a status cost nothing; after any other
 end, a timeout or a lost connection, the provider has worked and bills, so the estimate counts.
-Opened by notebook 09, with `agentkit.budget`.
+Opened by the decision guide, with `agentkit.budget`.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ Guarantees: an attempt ends with the outcome recorded, or with the number of sec
 cancellation from outside always passes through; whatever was reserved is corrected or given back.
 Strategy: plain functions on either side of the awaited call, which stands in the worker itself: a coroutine in between
 would cost as much as all the rest. Retries and limits are consulted only where there are any.
-Taken apart in notebook 09.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Guarantees: no start before the latest moment asked for; after it, starts are sp
 shown that it accepts, and the spacing shrinks slowly at first and then fast, so a pause leaves no trace for long.
 Strategy: measure what was accepted in the ten seconds up to the end of the pause. Without the spacing all who waited
 come back in the same instant, and are all refused again. Pure arithmetic; every call is given the time.
-Opened by notebook 09; `RateLimiter` and `RetryPolicy` use it.
+`RateLimiter` and `RetryPolicy` use it.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Guarantees: a line is with the operating system before `append` returns, so it s
 with `sync`, of the machine); a line that could not be written whole is taken back, kept, and written with the next.
 Strategy: unbuffered appends, one system call each; an advisory lock (flock) where the system has one; on opening, a
 torn last line, which a crash may leave, is cut off.
-Opened by notebook 09, with `agentkit.journal`.
+Opened by the decision guide, with `agentkit.journal`.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ made again. Not for threads.
 Strategy: append-only JSON lines, after a header that says whose work it is (a write-ahead log without undo). Keys and
 offsets are kept in memory, results are not. Credentials are not stored: of an agent its name, model and a hash of its
 instructions, of an error its type and message. What an agent returns is stored as it is.
-Opened by notebook 09.
+Opened by the decision guide.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ settled: no other code of the run comes between the answer and the record. Runs 
 do the same task both: a plain run is refused it, a turn of an orchestrator waits for the answer of the other.
 Strategy: equal tasks of one run are told apart by their count, so that asking the same thing five times gives five
 records; that takes memory for each task, about 300 bytes.
-Opened by notebook 09, with `agentkit.journal`.
+Opened by the decision guide, with `agentkit.journal`.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Guarantees: a value that would come back as something else is refused, and so is
 one process to the next.
 Strategy: JSON, with a mark where JSON knows no such type: `{"!": "tuple", ...}`. No code is loaded from a file: only
 the classes that the reader names are made.
-Opened by notebook 09, with `agentkit.journal`.
+Opened by the decision guide, with `agentkit.journal`.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Guarantee: every number in the sentence is a figure of the report or follows fro
 the same report gives the same sentence.
 Strategy: look for what holds a run back in the order in which it hurts: refusals, timeouts, lost work, the account's
 rate, the slots, and at last the longest call. The first that applies is the advice.
-Opened by notebook 12.
+Opened by notebook 08.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ Guarantee: a function of the request alone; no chance, no clock.
 Strategy: three rules, tried in turn. Asked to choose among named labels, it picks the one whose keywords the text
 holds most of: right for most of the course's documents, wrong for a few, so there are mistakes to find. Asked for
 a summary, it gives the first sentence. Anything else it echoes.
-Opened by notebook 13.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ What it holds: `make_app`, and the endpoint that serves chat completions and res
 Guarantee: every answer is of the API's own shape, those to wrong paths, methods and bodies too.
 Strategy: read, check, decide, wait, send. All of it is `async def`: no worker thread ever, so it runs on a virtual
 clock. A shell adds one thing to the ASGI scope: `scope["cut"]()` closes the connection without a word.
-Opened by notebook 13.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ What it holds: `Operation`, the run, its provider and its knobs; `rehearse`, whi
 Guarantees: no widget and no thread in here. All methods but `stop` and the constructor want the operation's own loop.
 Strategy: each knob sets a property that limiter, rate limiter, retry policy and provider have anyway; only the timeout
 is kept by the agent itself, since an executor's is fixed for a run.
-Opened by notebook 12.
+Opened by notebook 08.
 """
 
 from __future__ import annotations

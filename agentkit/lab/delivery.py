@@ -4,7 +4,6 @@ What it holds: `Job`, a request that was accepted; `Delivery`, and `deliver`, wh
 Guarantee: pure; the same job gives the same bytes at the same times in both shells.
 Strategy: an answer is a list of `(seconds to wait, bytes)`. A whole answer has one entry, a stream one per piece of
 text, evenly spaced over the time the writing takes. A fault edits the list half-way; None stands for a cut.
-Opened by notebook 09.
 """
 
 from __future__ import annotations

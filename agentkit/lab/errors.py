@@ -5,7 +5,6 @@ Guarantee: each one has the API's shape, `{"error": {"message", "type", "param",
 A client tells them apart by status alone; whether to wait or to give up is in `code`: of the five kinds of 429,
 three pass with time, two (`insufficient_quota`, `too_large`) never do.
 Messages of 401, 429 follow published ones; those of 403, 404, 408, 409, 422, 500, 503 and 529 are worded freely.
-Opened by notebook 09.
 """
 
 from __future__ import annotations

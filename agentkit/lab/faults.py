@@ -4,7 +4,6 @@ What it holds: `Fault`, one thing that goes wrong; `Faults`, when; `FAULTS`, eve
 Guarantee: the same seed and the same request fail the same way, whatever the order of arrival; a repeat of the
 request draws anew, so that a retry may succeed.
 Strategy: errors replace the answer; the other faults damage an answer on its way, which is what clients test least.
-Opened by notebook 09.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 What it holds: `Knobs`, one frozen record of all positions, and `RETRIES`, the retry policies by name.
 Guarantees: a `Knobs` object is valid; a bad value is refused with the knob, the rule, the value and the remedy. The
 same knobs give the same provider.
-Opened by notebook 12.
+Opened by notebook 08.
 """
 
 from __future__ import annotations

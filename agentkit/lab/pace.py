@@ -6,7 +6,7 @@ loop too; after `close` there is no thread and no task. An error, also one of th
 Strategy: virtual time is let on in slices. A timer of the virtual loop fires at the end of each slice and holds the
 thread until the machine's clock has come as far; a post ends the wait at once. Events inside a slice keep their order
 and their instants, so a run at any speed is the same run.
-Opened by notebook 12.
+Opened by notebook 08.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Guarantees: the same scenario gives the same runs, counts and table every time a
 Strategy: run the scenario on fresh state again and again on the virtual loop, whose ready queue asks which waiting
 step goes next. The first run takes asyncio's own order (first in, first out); then come all runs that depart from it
 once, then twice, and so on, so the first failure found departs least. (The idea of delay-bounded scheduling: Emmi,
-Qadeer and Rakamarić, 2011.) Opened by notebook 04; notebook 11 uses it in tests. For threads: `agentkit.lab.hammering`.
+Qadeer and Rakamarić, 2011.) Opened by notebook 04. For threads: `agentkit.lab.hammering`.
 """
 
 from __future__ import annotations

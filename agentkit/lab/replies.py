@@ -4,7 +4,6 @@ What it holds: `Reply`, one answer with what it cost, and the four shapes it can
 stream, a response, a response stream.
 Guarantee: the shapes of the public API, field by field; ids depend on the request alone, so runs can be compared.
 Strategy: a stream is a list of events, one list entry per piece of text; when each is sent is not decided here.
-Opened by notebook 13.
 """
 
 from __future__ import annotations

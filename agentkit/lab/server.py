@@ -5,7 +5,6 @@ Guarantee: it listens on this machine only; after `close`, or when the interpret
 left. A client that leaves early ends the work on its request, as in the in-process shell.
 Strategy: uvicorn in one daemon thread with an event loop of its own, on a socket bound before the thread starts.
 The loop is run by `asyncio.Runner`, which works under nest_asyncio too.
-Opened by notebook 13.
 """
 
 from __future__ import annotations

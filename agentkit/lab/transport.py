@@ -5,7 +5,7 @@ Guarantee: it behaves as a socket does: bytes arrive when they are sent, a read 
 timeout fails, closing early or cancelling stops the server's work, a cut connection is the same exception.
 Strategy: the app runs in a task of its own and puts its messages in a queue; the client takes them out.
 (The stock ASGI transport collects the whole answer first and knows no timeouts.)
-It starts no thread and opens nothing, so it runs on a virtual clock. Opened by notebook 13.
+It starts no thread and opens nothing, so it runs on a virtual clock.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ Strategy: read only the fields that matter here (model, messages or input, the c
 others are accepted and ignored, as a lenient gateway does.
 A token is four characters: near enough to the truth for English, and easy to check by hand.
 Not reproduced: tool calls, images, audio, stored responses, organisations and projects, HTTP/2, TLS.
-Opened by notebook 13.
 """
 
 from __future__ import annotations

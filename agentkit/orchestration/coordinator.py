@@ -5,7 +5,7 @@ Guarantees: a plan is checked before anybody starts; a slow or failed specialist
 what was found is kept when a later round fails; state is written by one writer, in the order of the plan.
 Strategy: each step is a run of one executor: the plan, the specialists, the joining. A deadline is the run's `within`,
 a quorum cancels the run when enough have answered, and the logs of all steps become one (`turnlog.Log`).
-Opened by notebook 10.
+Opened by the decision guide.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ busy: that is backpressure; an item that fails goes straight to the output, with
 an error or cancellation, ends all stages. Memory does not grow with the input, which may be endless.
 Strategy: a stage is a `stream` of an executor of its own, whose source is the queue before it. A stage takes an item
 only if what it has taken and the next has not is less than its concurrency plus the queue (credit-based flow control).
-Opened by notebook 10.
+Opened by notebook 08.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ What it holds: `briefs_of`, which reads what a router returned, and `RoutingErro
 specialists; `routed` and `joined_by`, which ask a lead that is a function or an agent.
 Guarantees: an error names what was wrong, and the specialists there are; a plan that passes can be carried out.
 Strategy: a plan is a mapping or a list of pairs; a text is read as JSON, for routers that are models.
-Taken apart in notebook 10.
+Opened by the decision guide.
 """
 
 from __future__ import annotations

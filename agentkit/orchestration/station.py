@@ -5,7 +5,7 @@ Guarantees: what a stage has taken and the next has not is never more than its c
 taken comes out once, done, failed or cancelled.
 Strategy: a station is the source of its own run and the queue for the next; items travel as one `Outcome` each, to
 which every stage adds a span.
-Taken apart in notebook 10.
+Taken apart in notebook 08.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ depends on the answers alone, not on who finished first; both leave the same kin
 other's place.
 Strategy: a turn is a task of an executor. Limits, retries, time limits, journal, budget and pictures are the
 executor's; nothing here runs anything by itself.
-Opened by notebook 10.
+Opened by the decision guide.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ What it holds: `Log`, in which a coordinator keeps its plan, its specialists' tu
 Guarantees: all times are on one clock, so that one report, frame and picture shows it all; outcomes are numbered in the
 order in which they were added.
 Strategy: each run counts its seconds from its own beginning; here they are moved to the beginning of the log.
-Taken apart in notebook 10.
+Opened by the decision guide.
 """
 
 from __future__ import annotations

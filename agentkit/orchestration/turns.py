@@ -5,7 +5,7 @@ What it holds: `AgentResult`, `Results` and `Coordinated`, which `run_*` return;
 Guarantees: one result per turn, also for turns that never began; an error's text is never empty; `""` is an answer
 and None is not; state is changed by one writer, in the order of the agents, whoever finished first.
 Strategy: a turn is a task for an executor, written as plain data, so that limits, retries and a journal apply to it.
-Taken apart in notebook 10.
+Opened by the decision guide.
 """
 
 from __future__ import annotations

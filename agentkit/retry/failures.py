@@ -5,7 +5,7 @@ Guarantee: an error it does not know means stop; a mistake in a program is never
 Strategy: first the error's code, then its status, then its type. Behind status 429 there are two families: too fast,
 which passes, and out of money or too large, which never does; only code and message tell them apart. Duck typing:
 `status_code`, `code` and `response.headers` are looked at, and openai is not imported.
-Opened by notebook 09.
+Opened by the decision guide.
 """
 
 from __future__ import annotations

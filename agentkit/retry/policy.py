@@ -7,7 +7,7 @@ the total time and the share of retries are all bounded; cancellation passes thr
 Strategy: exponential backoff with full jitter (Brooker, "Exponential Backoff and Jitter", AWS 2015). The policy is
 arithmetic and holds no state of a run, so it can be shared; `begin()` makes the state.
 Have one retry layer only: three attempts around three attempts are nine. agentkit's clients do not retry.
-Opened by notebook 09.
+Opened by the decision guide.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Guarantees: retries never exceed the budget; a `Retry-After` told to one call ho
 Strategy: the budget is a bucket that requests fill and retries empty: when everything fails, retrying everything
 would double the load on a provider that is already in trouble. Source: the retry budget of the Google SRE book,
 chapter 21. Refusals for the rate have a bucket of their own: they are the provider's way of pacing, not trouble.
-Opened by notebook 09.
+Opened by the decision guide.
 """
 
 from __future__ import annotations

@@ -36,8 +36,13 @@ def definitions(source: str) -> ast.Module:
     """Return what a cell defines without doing anything: imports, functions, classes, constants."""
 
     def constant(node: ast.stmt) -> bool:
+        if not isinstance(node, ast.Assign):
+            return False
+        parts = [part for target in node.targets for part in getattr(target, "elts", [target])]
+        if not all(isinstance(part, ast.Name) for part in parts):
+            return False  # `box.size = 4` changes something that may not be there
         try:
-            return isinstance(node, ast.Assign) and ast.literal_eval(node.value) is not ...
+            return ast.literal_eval(node.value) is not ...
         except ValueError:
             return False
 

@@ -3,7 +3,6 @@
 What it holds: `cost`.
 Guarantee: only what results carry in their `usage` counts, at the moment the task ended; the ends of the curves are
 the sums in `report.summary.usage`. Calls that failed or were retried may have cost more: the provider's log knows.
-Opened by notebook 09.
 """
 
 from __future__ import annotations

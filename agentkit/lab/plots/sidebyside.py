@@ -4,7 +4,6 @@ What it holds: `side_by_side`, and the `SideBySide` it returns, which is a pictu
 Guarantees: calls are counted where they were made, in the provider's log or in a report's attempts; all panels share
 both scales, so equal areas are equal seconds of calling.
 How to read it: a long flat strip is work done one after another, a short tall block the same work side by side.
-Opened by notebook 10.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ What it holds: `stages`, a curve for each stage: how many items wait in front of
 Guarantee: the curves count the log's own stretches, instant by instant.
 How to read it: the queue that stands at its bound is the one in front of the slowest stage; all queues before it
 fill up in turn, which is backpressure.
-Opened by notebook 10.
+Opened by notebook 08.
 """
 
 from __future__ import annotations

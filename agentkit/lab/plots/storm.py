@@ -4,7 +4,6 @@ What it holds: `storm`.
 Guarantee: every attempt is counted once, in the second in which it arrived.
 How to read it: first tries are blue; what stands above them is work that the provider has already refused. Waves that
 do not flatten come back together because nothing told them to come back at different times.
-Opened by notebook 09.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Guarantees: a callback only posts; a new run cancels the one before it and begin
 no thread and no task is left; whatever goes wrong is shown in the panel, escaped.
 Strategy: `Operation` is the run, `Engine` the thread it has to itself, `live_picture` draws. The panel is refreshed on
 the engine's beat, at most ten times a second; the kernel's own loop has nothing to do.
-Opened by notebook 12.
+Opened by notebook 08.
 """
 
 from __future__ import annotations
