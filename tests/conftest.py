@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -13,6 +14,8 @@ from agentkit.report.stalls import watchman
 settings.register_profile("agentkit", derandomize=True, deadline=None, database=None)
 settings.load_profile("agentkit")
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so do shells start what is to run in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 watchman.start()  # it stays, so tests that count threads should find it from the start
 
 

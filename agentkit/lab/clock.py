@@ -221,11 +221,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self._threads -= 1
 
 
-def _run(main: Callable[..., Awaitable[T]], args: tuple[Any, ...], seed: int, started: list[Any]) -> T:
+def _run(main: Callable[..., Awaitable[T]], args: tuple[Any, ...], seed: int, began: Callable[[], None]) -> T:
     """Run to the end on a fresh loop in this thread, with the module-level random numbers fixed and put back."""
 
     async def body() -> T:
-        started.append((asyncio.get_running_loop(), asyncio.current_task()))
+        began()
         return await main(*args)
 
     state = random.getstate()
@@ -269,23 +269,30 @@ def simulate(main: Callable[..., Awaitable[T]], *args: Any, seed: int = 0) -> T:
     """
     if not callable(main):
         raise _not_a_function(main)
-    started: list[Any] = []
     if not _a_loop_is_running():
-        return _run(main, args, seed, started)
+        return _run(main, args, seed, lambda: None)
 
     answer: Future[T] = Future()
+    started, stopped = list[Any](), threading.Event()
+
+    def began() -> None:
+        started.append((asyncio.get_running_loop(), asyncio.current_task()))
+        if stopped.is_set():
+            raise asyncio.CancelledError  # nobody could tell this task
+
     context = contextvars.copy_context()  # so that what it prints lands in the cell that called it
 
     def work() -> None:
         try:
-            answer.set_result(context.run(_run, main, args, seed, started))
+            answer.set_result(context.run(_run, main, args, seed, began))
         except BaseException as error:
             answer.set_exception(error)
 
-    threading.Thread(target=work, name="agentkit-simulate", daemon=True).start()
     try:
+        threading.Thread(target=work, name="agentkit-simulate", daemon=True).start()
         wait([answer])  # not Thread.join: interrupted, 3.11's takes the thread for ended
     except KeyboardInterrupt:
+        stopped.set()
         for loop, task in started:
             loop.call_soon_threadsafe(task.cancel)
         wait([answer], timeout=2)
