@@ -42,6 +42,28 @@ async def agentkit_all(agent: Agent, tasks: Iterable[Any], at_once: int) -> Any:
     return await run
 
 
+async def record_only(agent: Agent, tasks: Iterable[Any], at_once: int) -> list[Any]:
+    """The floor: workers that keep an outcome per task and do nothing else, as short as Python allows."""
+    from agentkit.report.outcome import Outcome, current
+
+    loop, outcomes, source = asyncio.get_running_loop(), list[Outcome](), enumerate(tasks)
+    began, keep, clock = loop.time(), outcomes.append, loop.time
+
+    async def work() -> None:
+        now = clock() - began
+        for number, task in source:
+            outcome = Outcome(number, task)
+            keep(outcome)
+            current.set(outcome)
+            outcome.started = now
+            outcome.result = await agent(task)
+            outcome.status, outcome.finished = "success", clock() - began
+            now = outcome.finished
+
+    await asyncio.gather(*(work() for _ in range(at_once)))
+    return sorted(outcomes, key=lambda outcome: outcome.task_id)
+
+
 async def agentkit_stream(agent: Agent, tasks: Iterable[Any], at_once: int) -> None:
     """Outcomes as they finish, dropped; all features on."""
     from agentkit import ParallelAgentExecutor, RetryPolicy
@@ -120,6 +142,7 @@ WAYS: dict[str, Way] = {
     "agentkit": agentkit,
     "agentkit, all features": agentkit_all,
     "agentkit, streamed": agentkit_stream,
+    "agentkit, record only": record_only,
     "agentkit, ordered": agentkit_ordered,
     "agentkit, longest first": agentkit_longest_first,
     "gather": bare,
