@@ -113,13 +113,17 @@ class Packer:
         return result
 
 
+_sorted = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
+
 def stable_text(task: Any) -> str:
     r"""A text that is the same for equal tasks in every process; raises `TypeError` where there is none.
 
     >>> stable_text({"b": 1, "a": {"x", "y"}})
     '{"a":{"!":"set","of":["\\"x\\"","\\"y\\""]},"b":1}'
     """
-    return quoted(task) if type(task) is str else json.dumps(_stable(task), sort_keys=True, separators=(",", ":"))
+    kind = type(task)
+    return quoted(task) if kind is str else str(task) if kind is int else _sorted(_stable(task))
 
 
 def stable_key(task: Any, whose: str = "") -> str:

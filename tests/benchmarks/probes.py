@@ -16,7 +16,6 @@ import math
 import random
 import statistics
 import sys
-import tempfile
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -114,22 +113,12 @@ def kept(system: str, tasks: int = 20_000) -> Figures:
     return {"kept": (now - before) / tasks, "peak": (peak - before) / tasks}
 
 
-def journal(system: str = "agentkit", tasks: int = 20_000) -> Figures:
-    """What a journal adds to each task, every record handed to the system when its task ends: median of nine, in us."""
-    from agentkit import ParallelAgentExecutor
-    from agentkit.journal import Journal
+def journal(system: str = "agentkit") -> Figures:
+    """What a journal adds to each task, next to the plainest journal there is; see `bench_journal.py`."""
+    from bench_journal import REPLY, costs
 
-    def cost(journal: Any) -> float:
-        async def run(agent: Agent, tasks: Iterable[Any], at_once: int) -> Any:
-            return await ParallelAgentExecutor(at_once, journal=journal).execute(tasks, agent)
-
-        return processor_seconds(run, trivial, range(tasks), 100)
-
-    extra = []
-    for number in range(10):
-        with tempfile.TemporaryDirectory() as folder:
-            extra.append(cost(Journal(Path(folder) / f"{number}.jsonl", work="benchmark")) - cost(None))
-    return {"us": statistics.median(extra[1:]) / tasks * 1e6}
+    cost = costs(REPLY.text)
+    return {"us": cost["record"], "ratio": cost["record"] / cost["yardstick"]}
 
 
 def million(system: str = "agentkit, streamed", tasks: int = 1_000_000) -> Figures:
