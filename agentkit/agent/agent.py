@@ -1,7 +1,7 @@
 """Agents: something with a name that answers prompts.
 
 What it holds: `Agent`, the class to derive orchestrated agents from; `ChatAgent`, which asks an OpenAI-compatible
-endpoint; from `agentkit.agent.reply` and `agentkit.agent.chat`, what it brings back and how it asks.
+endpoint. What it brings back is in `reply.py`, how it asks in `chat.py`.
 Guarantees: an agent keeps nothing between calls, so one may serve any number of tasks at once; its client does not
 retry by itself, so that there is one retry layer and it is yours.
 Strategy: the client is handed in and shared. Nothing here knows a key or an address.

@@ -1,6 +1,6 @@
 """What a run may spend: calls, LLM tokens and money.
 
-What it holds: `Budget`; from `agentkit.budget.spending` the `Claim` it hands out, `BudgetExceeded` and `Spent`.
+What it holds: `Budget`. The `Claim` it hands out, `BudgetExceeded` and `Spent` are in `spending.py`.
 Guarantees: calls are never exceeded; tokens and money by no more than the calls in flight, and with `reserve=True` not
 at all, where what a call may use at most is known. What a call used counts even if its answer never came.
 Strategy: a claim is made before each call and settled after it. `reserve=True` sets aside what the call may use at

@@ -39,6 +39,13 @@ class Leave:
         self.reservation: Reservation | None = None
         self.claim: Claim | None = None
 
+    def settle(self, result: Any, error: BaseException | None = None) -> None:
+        """The call has ended."""
+        if self.claim is not None:
+            self.claim.settle(result, error)
+        if self.reservation is not None and (usage := getattr(result, "usage", None)) is not None:
+            self.reservation.correct(usage.total_tokens)
+
     def give_back(self) -> None:
         """No call was made."""
         for granted in (self.reservation, self.claim):
@@ -119,8 +126,8 @@ class Attempter:
         if self._timed and self._watched.pop(me, None) is None:
             self.watchdog.forgive(me)
         if isinstance(result, _UNFINISHED):
-            if leave is not None and leave.claim is not None:
-                leave.claim.settle(result, None)
+            if leave is not None:
+                leave.settle(result)
             return self._failed(outcome, started, _forgotten_await(result))
         finished = self._time() - self.began
         outcome.result, outcome.status, outcome.finished = result, "success", finished
@@ -137,8 +144,8 @@ class Attempter:
         """
         self.in_flight -= 1
         late = self._timed and self.watchdog.release(me)
-        if leave is not None and leave.claim is not None:
-            leave.claim.settle(None, error)
+        if leave is not None:
+            leave.settle(None, error)
         if isinstance(error, asyncio.CancelledError):
             if me.cancelling():  # neither the watchdog nor the agent itself: the run is being stopped
                 raise error
@@ -181,14 +188,10 @@ class Attempter:
         assert outcome.finished is not None
         if outcome._attempts is not None:
             outcome._attempts += (Attempt(started, outcome.finished),)
-        usage = getattr(outcome.result, "usage", None)
         if leave is not None:
-            if leave.claim is not None:
-                leave.claim.settle(outcome.result, None)
-            if leave.reservation is not None and usage is not None:
-                leave.reservation.correct(usage.total_tokens)
+            leave.settle(outcome.result)
         if self._observe is not None:
-            tokens = getattr(usage, "output_tokens", 0)
+            tokens = getattr(getattr(outcome.result, "usage", None), "output_tokens", 0)
             per_token = (outcome.finished - started) / tokens if tokens else None
             self._observe(self.began + started, self.began + outcome.finished, per_token=per_token)
 

@@ -221,12 +221,7 @@ class Run(Workers):
         if not self._keep:
             raise TypeError("a stream keeps no outcomes: iterate over it with `async for`, or use executor.start()")
         self._begin()
-        try:
-            async with lent(self.limiter):
-                await self._news.wait()
-        except asyncio.CancelledError:
-            await self._leave()
-            raise
+        await self._hear()
         if self._report is None:
             broken = self._source.error
             failed = f"the source of tasks failed: {type(broken).__name__}" if broken else None
@@ -245,6 +240,15 @@ class Run(Workers):
             raise failure
         return self._report
 
+    async def _hear(self) -> None:
+        """Wait for news; whoever is cancelled meanwhile leaves the run."""
+        try:
+            async with lent(self.limiter):
+                await self._news.wait()
+        except asyncio.CancelledError:
+            await self._leave()
+            raise
+
     async def _leave(self) -> None:
         """Leave no task behind."""
         if self._loop is not None:
@@ -255,12 +259,7 @@ class Run(Workers):
         """Return the next outcome of a stream; None after the last."""
         while not self._ready and self._end is None:
             self._news.clear()
-            try:
-                async with lent(self.limiter):
-                    await self._news.wait()
-            except asyncio.CancelledError:
-                await self._leave()
-                raise
+            await self._hear()
         if self._ready:
             self.yielded += 1
             self._gate.let_on(1)

@@ -1,7 +1,7 @@
-"""Agents that work together: one after another, side by side, led by one of them, or in a line.
+"""Agents that work together, one after another or side by side.
 
-What it holds: `SequentialOrchestrator` and `ParallelOrchestrator`; and, from files of their own,
-`CoordinatorOrchestrator` (`agentkit.orchestration.coordinator`) and `Pipeline` (`agentkit.orchestration.pipeline`).
+What it holds: `SequentialOrchestrator` and `ParallelOrchestrator`. With a lead: `coordinator.py`; in a line:
+`pipeline.py`.
 Guarantees: every agent gets its prompt and has its result, also the one that failed or never began; the final state
 depends on the answers alone, not on who finished first; both leave the same kind of state, so that one can take the
 other's place.

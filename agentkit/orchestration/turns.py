@@ -1,7 +1,7 @@
 """What orchestrators share: an agent's turn, and the record of it.
 
-What it holds: `AgentResult`, `Results` and `Coordinated`, which `run_*` return; and `pair`, `turn`, `ask`, `record` and
-`fold`, of which the orchestrators are made.
+What it holds: `AgentResult`, `Results` and `Coordinated`, which `run_*` return; `CoordinatorStatistics`; and `pair`,
+`turn`, `ask`, `record` and `fold`, of which the orchestrators are made.
 Guarantees: one result per turn, also for turns that never began; an error's text is never empty; `""` is an answer
 and None is not; state is changed by one writer, in the order of the agents, whoever finished first.
 Strategy: a turn is a task for an executor, written as plain data, so that limits, retries and a journal apply to it.

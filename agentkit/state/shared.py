@@ -1,7 +1,7 @@
 """State that several agents share: immutable, owned by one lock, or versioned.
 
-What it holds: `SharedState` (one value behind one lock), `VersionedState` (compare-and-set per key); and, from
-`agentkit.state.conversation`, `ConversationState` (never changes, each step makes a new one) and `Conflict`.
+What it holds: `SharedState` (one value behind one lock) and `VersionedState` (compare-and-set per key). A state that
+never changes, `ConversationState`, and `Conflict` are in `conversation.py`.
 Guarantees: what you read is frozen, so no one can change it under you; no lock here is ever held across an await.
 All of it is safe from threads and tasks alike.
 Strategy: an immutable value prevents edits, not lost updates: two writers that rebind one name still lose one.
