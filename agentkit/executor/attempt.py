@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from agentkit.ratelimit import RateLimiter, Reservation
     from agentkit.retry import RetryPolicy
 
-__all__ = ["Attempter", "Leave"]
+__all__ = ["USUAL", "Attempter", "Leave"]
+
+USUAL = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})  # results that are no forgotten await
 
 _UNFINISHED = (CoroutineType, asyncio.Future, AsyncGeneratorType)  # what an agent returns when it forgets to await
 
@@ -56,7 +58,8 @@ class Leave:
 class Attempter:
     """Attempts tasks with one agent, under one run's settings: a worker awaits `call` between `start` and its end.
 
-    The steps are `ask_leave` if `gated`, `start`, `await call(task)`, then `returned` or `raised`.
+    The steps are `ask_leave` if `gated`, `start`, `await call(task)`, then `returned` or `raised`. A worker does
+    without `start` if the run is `plain`, and without `returned` if the type of a result is `usual`.
     """
 
     def __init__(
@@ -79,26 +82,29 @@ class Attempter:
         self.retries = None if retry is None else retry.begin()
         self._seconds = inf if settings.timeout is None else settings.timeout
         self._timed = settings.timeout is not None or settings.deadline is not None
-        self.in_flight = 0
+        self.plain = not (self.gated or self._timed or retry is not None or observe is not None)
+        """Whether there is nothing to be done for an attempt but the call; no longer so once it is closed."""
+        self.usual = USUAL if self.plain else frozenset()
+        """Types of results that need no look."""
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
         """Set the clock."""
         usual = type(loop).time is asyncio.BaseEventLoop.time  # which asks `monotonic`, by way of one more call
-        self._time, self.began = (monotonic if usual else loop.time), loop.time()
+        self.time, self.began = (monotonic if usual else loop.time), loop.time()
         self.watchdog = Watchdog(loop)
         self._watched = self.watchdog.watched
 
     def close(self, status: str, error: Exception) -> None:
         """Let nothing new start. What is in flight goes on to its end, for it is paid already."""
         if self.closed is None:
-            self.closed, self.gated = (status, error), True
+            self.closed, self.gated, self.plain = (status, error), True, False
 
-    def start(self, outcome: Outcome, me: asyncio.Task[Any], now: float | None, leave: Leave | None) -> float | None:
-        """Note that `me` is about to call the agent. Return when, or None if the outcome has ended for want of time.
+    def start(self, outcome: Outcome, me: asyncio.Task[Any], now: float | None, leave: Leave | None) -> float:
+        """Note that `me` is about to call the agent, and return when; the outcome has ended if its time was over.
 
         `now` is the run's time, if the caller happens to know it; reading the clock is dear.
         """
-        started = self._time() - self.began if now is None else now
+        started = self.time() - self.began if now is None else now
         if self.retries is not None:
             self.retries.start(self.began + started, outcome.started is not None)
         if self._timed:
@@ -109,28 +115,23 @@ class Attempter:
                     if leave is not None:
                         leave.give_back()
                     outcome.end("timeout", TimeoutError(f"not started: {rule} had passed"), started)
-                    return None
+                    return started
             self._watched[me] = until = self.began + started + seconds
             if until < self.watchdog.due:
                 self.watchdog.wake(until)
         if outcome.started is None:
             outcome.started = started
-        self.in_flight += 1
         return started
 
-    def returned(
-        self, outcome: Outcome, result: Any, me: asyncio.Task[Any], started: float, leave: Leave | None
-    ) -> float | None:
+    def returned(self, outcome: Outcome, me: asyncio.Task[Any], started: float, leave: Leave | None) -> float | None:
         """The agent has returned. Return None, or as `raised` does if what it returned is no result."""
-        self.in_flight -= 1
         if self._timed and self._watched.pop(me, None) is None:
             self.watchdog.forgive(me)
-        if isinstance(result, _UNFINISHED):
+        if type(outcome.result) not in USUAL and isinstance(outcome.result, _UNFINISHED):
+            result, outcome.result, outcome.status, outcome.finished = outcome.result, None, "cancelled", None
             if leave is not None:
                 leave.settle(result)
             return self._failed(outcome, started, _forgotten_await(result))
-        finished = self._time() - self.began
-        outcome.result, outcome.status, outcome.finished = result, "success", finished
         if leave is not None or outcome._attempts is not None or self._observe is not None:
             self._note_success(outcome, started, leave)
         return None
@@ -142,7 +143,6 @@ class Attempter:
 
         What is not the agent's own passes through: the run's cancellation, and errors that are meant to end programs.
         """
-        self.in_flight -= 1
         late = self._timed and self.watchdog.release(me)
         if leave is not None:
             leave.settle(None, error)
@@ -153,7 +153,7 @@ class Attempter:
                 _, rule = self._settings.allowed(started - outcome.submitted)
                 error = TimeoutError(f"took longer than {rule}")
         elif not isinstance(error, Exception):  # such as a test framework's abort; the log says whose it was
-            outcome.end("failed", error, self._time() - self.began)
+            outcome.end("failed", error, self.time() - self.began)
             raise error
         return self._failed(outcome, started, error)
 
@@ -161,7 +161,7 @@ class Attempter:
         """Wait until the pause is over, and budget and rate allow a start; None if that has ended the outcome."""
         leave = Leave()
         try:
-            while self.retries is not None and (pause := self.retries.delay(self._time())) > 0:  # noqa: ASYNC110
+            while self.retries is not None and (pause := self.retries.delay(self.time())) > 0:  # noqa: ASYNC110
                 await asyncio.sleep(pause)
             if self._budget is not None and self.closed is None:
                 leave.claim = await self._budget.acquire(outcome.task, self._agent)
@@ -173,12 +173,12 @@ class Attempter:
         except ValueError as error:  # NeverFits and BudgetExceeded: no wait can help
             if hasattr(error, "not_started"):
                 self.close("rejected", error)
-            outcome.end("rejected", error, self._time() - self.began)
+            outcome.end("rejected", error, self.time() - self.began)
         except asyncio.CancelledError:
             leave.give_back()
             raise
         if self.closed is not None and outcome.finished is None:
-            outcome.end(*self.closed, self._time() - self.began)
+            outcome.end(*self.closed, self.time() - self.began)
         if outcome.finished is None:
             return leave
         leave.give_back()
@@ -203,7 +203,7 @@ class Attempter:
         return is_overload(error) and (self.retries is None or retry_after(error) is None)
 
     def _failed(self, outcome: Outcome, started: float, error: BaseException) -> float | None:
-        now = self._time()
+        now = self.time()
         finished, wait = now - self.began, None
         if self._rate is not None:
             self._rate.update_from(error)

@@ -14,10 +14,11 @@ import inspect
 from collections.abc import AsyncIterable, Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from agentkit.executor.agent_call import as_coroutine_function, isolated
 from agentkit.executor.attempt import Attempter
+from agentkit.executor.mapping import Mapping
 from agentkit.executor.progress import progress_bar
 from agentkit.executor.run import Run
 from agentkit.executor.settings import Settings
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from agentkit.retry import RetryPolicy
 
 __all__ = ["ParallelAgentExecutor"]
+
+R = TypeVar("R", bound=Run)
 
 
 class ParallelAgentExecutor:
@@ -143,7 +146,7 @@ class ParallelAgentExecutor:
     ) -> Run:
         """Begin at once and return the live `Run`; await it for the `Report`."""
         asyncio.get_running_loop()  # a clear RuntimeError outside a coroutine
-        run = self._run(tasks, agent_fn, within, cost=cost, keep=True)
+        run = self._run(Run, tasks, agent_fn, replace(self._settings, within=within), cost)
         run._begin()
         return run
 
@@ -159,10 +162,30 @@ class ParallelAgentExecutor:
 
         It begins with the iteration. Nothing is kept, the input may be endless, and a slow reader slows the workers.
         """
-        return self._run(tasks, agent_fn, within, keep=False, ordered=ordered)
-
-    def _run(self, tasks: Any, agent_fn: Any, within: float | None, cost: Any = None, **how: Any) -> Run:
         settings = replace(self._settings, within=within)
+        return self._run(Run, tasks, agent_fn, settings, keep=False, ordered=ordered)
+
+    async def map(
+        self,
+        tasks: Iterable[Any] | AsyncIterable[Any],
+        agent_fn: Callable[[Any], Any],
+        *,
+        within: float | None = None,
+        cost: Callable[[Any], float] | None = None,
+    ) -> list[Any]:
+        """Return what `agent_fn` returned for each task, in the order of the input; the first failure ends it.
+
+        >>> asyncio.run(ParallelAgentExecutor(2).map(["a", "b", "c"], str.upper))
+        ['A', 'B', 'C']
+
+        For those who want the results and nothing else: there is no report, and `on_error` does not count. When a task
+        fails, after its retries, nothing new starts, what is in flight is cancelled, and the error is raised, with the
+        results there are as its `.results`, by task number. After `within` seconds it is a `TimeoutError`.
+        """
+        settings = replace(self._settings, within=within, on_error="raise")
+        return await self._run(Mapping, tasks, agent_fn, settings, cost).results()
+
+    def _run(self, kind: type[R], tasks: Any, agent_fn: Any, settings: Settings, cost: Any = None, **how: Any) -> R:
         ledger = None if self.journal is None else self.journal.ledger(agent_fn)
         source = Source(tasks, cost, None if ledger is None else ledger.recall)
         call, on_end = as_coroutine_function(agent_fn, self.limiter, pool=self.pool, serial=self.serial)
@@ -177,7 +200,7 @@ class ParallelAgentExecutor:
         )
         bar = progress_bar(source.total) if self._progress else None
         how |= {"bar": bar, "ledger": ledger, "on_end": on_end, "on_loop": not self.serial}
-        return Run(source, attempter, self.limiter, settings, **how)
+        return kind(source, attempter, self.limiter, settings, **how)
 
     def __repr__(self) -> str:
         return f"<ParallelAgentExecutor {'serial' if self.serial else repr(self.limiter)[1:-1]}>"

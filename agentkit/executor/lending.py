@@ -22,16 +22,22 @@ __all__ = ["Holder", "holder", "lent"]
 class Holder:
     """A worker's slot, as its agent sees it."""
 
-    __slots__ = ("limiter", "outcome", "waits")
+    __slots__ = ("doing", "holding", "limiter", "waits")
 
     def __init__(self, limiter: CapacityLimiter) -> None:
         self.limiter = limiter
-        self.outcome: Outcome | None = None  # what the worker is busy with
+        self.holding = False  # whether the worker has a slot
+        self.doing: Outcome | int | None = None  # what the worker is busy with, or was last
         self.waits = 0  # runs the agent is waiting for; the slot is lent while there are any
 
-    def works_for(self, outcome: Outcome | None) -> bool:
-        """Whether the worker is busy with this outcome; what an agent left behind in the background holds no slot."""
-        return outcome is not None and outcome is self.outcome and outcome.finished is None
+    @property
+    def busy(self) -> bool:
+        """Whether an attempt is under way."""
+        return self.doing is not None and getattr(self.doing, "finished", None) is None
+
+    def works_for(self, task: Outcome | int | None) -> bool:
+        """Whether the worker is busy with this task; what an agent left behind in the background holds no slot."""
+        return task is not None and task is self.doing and self.busy
 
     async def take_back(self) -> None:
         """Take the slot again: in turn, and anyway if that is not to be."""
@@ -44,13 +50,16 @@ class Holder:
 
 
 holder: ContextVar[Holder | None] = ContextVar("agentkit holder", default=None)
+numbered: ContextVar[int | None] = ContextVar("agentkit number", default=None)
+"""The number of the task that the running code works for, where a run keeps no outcome of it."""
 
 
 @asynccontextmanager
 async def lent(limiter: CapacityLimiter) -> AsyncIterator[None]:
     """Lend the slot of whoever waits in this block, if it is one of `limiter`."""
     mine = holder.get()
-    if mine is None or mine.limiter is not limiter or not mine.works_for(current.get()):
+    task = numbered.get() if (outcome := current.get()) is None else outcome
+    if mine is None or mine.limiter is not limiter or not mine.works_for(task):
         yield
         return
     mine.waits += 1

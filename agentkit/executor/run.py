@@ -85,7 +85,7 @@ class Run(Workers):
         super().__init__(source, attempter, limiter, settings)
         self._keep, self._ordered, self._bar, self._ledger, self._on_end = keep, ordered, bar, ledger, on_end
         source.kept = [] if keep else None
-        self._watchful, self._watched = not keep, not keep or bar is not None or ledger is not None
+        self._watchful, self._watched = source.slow or not keep, not keep or bar is not None or ledger is not None
         self._ready: deque[Outcome] = deque()  # stream: finished, not yet handed to the reader
         self._early: dict[int, Outcome] = {}  # ordered stream: finished ahead of their turn
         self._released = self.yielded = 0  # stream: outcomes moved to `_ready`, handed to the reader
@@ -100,7 +100,7 @@ class Run(Workers):
 
     def statistics(self) -> RunStatistics:
         """Return what the run is doing now."""
-        in_flight, backing_off = self._attempter.in_flight, len(self._later) + len(self._due)
+        in_flight, backing_off = self._in_flight(), len(self._later) + len(self._due)
         begun = self._succeeded + self._failed + in_flight + backing_off
         total = self._source.total
         waiting = None if total is None else total - begun
@@ -112,7 +112,8 @@ class Run(Workers):
 
     def resume(self) -> None:
         """Go on after `pause`."""
-        self._paused, self._watchful = False, not self._keep
+        self._paused = False
+        self._watchful = not self._keep or self._source.slow or self._cut_off is not None
         self._gate.let_on()
 
     def cancel(self) -> None:
@@ -136,7 +137,7 @@ class Run(Workers):
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._leave()
+        await self._abandon()
 
     def __repr__(self) -> str:
         now = self.statistics()
@@ -152,18 +153,17 @@ class Run(Workers):
 
     def _must_wait(self) -> bool:
         source = self._source
+        if self._cut_off is not None:
+            return True
         if self._paused:
             return bool(self._due) or source.total is None or source.taken < source.total
         if self._keep or self._due:  # what is to be tried again was let in already
             return False
         return source.taken - self.yielded >= WINDOW * max(1, self.limiter.limit)
 
-    def _begin(self) -> None:
-        if self._loop is not None:
-            return
+    def _opened(self) -> None:
         if self._ledger is not None:
             self._ledger.open(self._now)
-        super()._begin()
         loop = asyncio.get_running_loop()
         if self._on_loop and is_real(loop):
             self._heart = Heart(loop, self._works_for)
@@ -172,8 +172,8 @@ class Run(Workers):
     def _works_for(self, worker: asyncio.Task[Any]) -> int | None:
         """The task a worker is busy with; asked by another thread."""
         held = self._workers.get(worker)
-        outcome = None if held is None else held.outcome
-        return None if outcome is None or outcome.finished is not None else outcome.task_id
+        task = held.doing if held is not None and held.busy else None
+        return task.task_id if isinstance(task, Outcome) else task
 
     def _settled(self, outcome: Outcome) -> None:
         if self._ledger is not None and (error := self._ledger.record(outcome)) is not None:
@@ -200,7 +200,7 @@ class Run(Workers):
         source = self._source
         if source.total is None:
             source.exhausted = True
-            if source.waiting and not self._attempter.in_flight and self._attempter.closed is not None:
+            if source.waiting and not self._in_flight() and self._attempter.closed is not None:
                 status, error = self._attempter.closed
                 self._cut(status, str(error))
 
@@ -246,10 +246,10 @@ class Run(Workers):
             async with lent(self.limiter):
                 await self._news.wait()
         except asyncio.CancelledError:
-            await self._leave()
+            await self._abandon()
             raise
 
-    async def _leave(self) -> None:
+    async def _abandon(self) -> None:
         """Leave no task behind."""
         if self._loop is not None:
             self._cut("cancelled", "left before its end")

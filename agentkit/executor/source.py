@@ -10,7 +10,7 @@ tail of a run (LPT scheduling, Graham 1969).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable, Iterable, Sized
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sized
 from typing import Any
 
 from agentkit.report.outcome import Outcome
@@ -37,8 +37,8 @@ class Source:
         self.slow = isinstance(tasks, AsyncIterable)
         """Whether it must be awaited: an async iterable."""
         if not self.slow and not isinstance(tasks, Iterable):
-            said = f"tasks must be an iterable or async iterable, got {tasks!r:.60}"
-            raise TypeError(f"{said}; put a single task in a list")
+            remedy = "tasks come first, then the agent" if callable(tasks) else "put a single task in a list"
+            raise TypeError(f"tasks must be an iterable or async iterable, got {tasks!r:.60}; {remedy}")
         self._order: list[int] | None = None  # input index of each task, where they are not taken in input order
         if cost is not None:
             tasks, self._order = _longest_first(tasks, cost)
@@ -56,7 +56,20 @@ class Source:
         """What the source raised, if that is why there will be no more."""
         self._recall = recall  # ends the outcome of a task that a journal knows as done
         self._tasks: Any = aiter(tasks) if self.slow else iter(tasks)
+        self.numbered = self._number()
+        """The tasks with their numbers, for whoever needs no outcomes; not for a slow source."""
         self._turn = asyncio.Lock()
+
+    def _number(self) -> Iterator[tuple[int, Any]]:
+        """Give each task its number, as long as there are tasks."""
+        try:
+            for task in self._tasks:
+                number = self.taken
+                self.taken = number + 1
+                yield number, task
+        except Exception as error:
+            self.error = error
+        self.exhausted = True
 
     def take(self) -> Outcome | None:
         """Return a fresh outcome for the next task; None if there is none."""

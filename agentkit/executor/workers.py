@@ -1,10 +1,10 @@
-"""The machinery of a run: worker coroutines that share one source and one limiter.
+"""What workers do: take a task, wait for a slot, attempt it, settle what became of it.
 
-What it holds: `Workers`, which `Run` turns into a handle for callers.
+What it holds: `Workers`, which `Run` turns into a handle for callers; `agentkit.executor.crew` makes the workers.
 Guarantees: at most `limiter.limit` tasks in flight; memory grows with that limit, not with the input; every task that
-was taken from the source gets exactly one outcome; nobody is left behind when the last worker leaves.
-Strategy: each worker takes the next item itself, so there is neither a queue nor an asyncio task per item; a worker
-that has found its first item makes two more; a slot is kept from item to item unless others wait for it.
+was taken from the source gets exactly one outcome.
+Strategy: each worker takes the next item itself, so there is neither a queue nor an asyncio task per item. It keeps its
+slot from item to item, unless others wait for it; whatever may be in the way then is asked for in one line.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from collections import deque
 from typing import Any
 
 from agentkit.executor.attempt import Attempter
+from agentkit.executor.crew import Crew
 from agentkit.executor.gate import Gate
 from agentkit.executor.lending import Holder, holder
 from agentkit.executor.settings import Settings
 from agentkit.executor.source import Source
-from agentkit.report.outcome import Outcome, clock, current
+from agentkit.report.outcome import Outcome, current
 from agentkit.semaphore import CapacityLimiter, QueueFull
 
 __all__ = ["Workers"]
@@ -26,23 +27,16 @@ __all__ = ["Workers"]
 FAIR = 0.005, 100  # seconds and tasks: a share of the loop's time for agents that never suspend
 
 
-class Workers:
+class Workers(Crew):
     """Attempts each item of `source`, bounded by `limiter`; subclasses say what happens to the outcomes."""
 
     def __init__(self, source: Source, attempter: Attempter, limiter: CapacityLimiter, settings: Settings) -> None:
-        self._source, self._attempter, self.limiter, self._settings = source, attempter, limiter, settings
-        self._loop: asyncio.AbstractEventLoop | None = None  # None until the run begins
-        self._began = 0.0
-        self._end: float | None = None
-        self._workers: dict[asyncio.Task[None], Holder | None] = {}  # None until it has had its first turn
-        self._staff = self._succeeded = self._failed = 0  # staff: workers that are not about to leave
+        super().__init__(source, attempter, limiter, settings)
+        self._succeeded = self._failed = 0
         self._paused = False
-        self._watchful = False  # whether `_must_wait` has to be asked before each task
         self._watched = True  # whether `_settled` has to be told of each outcome
         self._due: deque[Outcome] = deque()  # to be tried again now
         self._later: dict[int, tuple[Outcome, asyncio.TimerHandle]] = {}  # to be tried again when their time comes
-        self._cut_off: tuple[str, str] | None = None  # status for what is cut off, and why
-        self._failure: BaseException | None = None  # what to raise in the end
         self._gate = Gate()  # where workers wait while nothing is to be taken
         self._fair_until, self._share = FAIR  # until when, and how many tasks, before the loop gets a turn
         self._unturned = False  # whether the loop has yet to come round in this share
@@ -52,69 +46,26 @@ class Workers:
     def _settled(self, outcome: Outcome) -> None:
         """A task has its outcome."""
 
-    def _ended(self) -> None:
-        """The last worker has left."""
-
     def _must_wait(self) -> bool:
         """Whether workers should take nothing for now."""
         return self._paused
 
-    # -- the life of the run --------------------------------------------------------------------------------------
+    # -- what the crew asks and tells -----------------------------------------------------------------------------
 
-    def _begin(self) -> None:
-        if self._loop is not None:
-            return
-        loop = self._loop = asyncio.get_running_loop()
-        self._attempter.begin(loop)
-        self._began = self._attempter.began
-        self._limits = [(0.0, self.limiter.limit)]
-        self._unsubscribe = self.limiter.subscribe(self._limit_changed)
-        self._alarm: asyncio.TimerHandle | None = None
-        if (within := self._settings.within) is not None:
-            self._alarm = loop.call_later(within, self._cut, "timeout", f"within={within:g} s is over")
-        self._spawn()
+    def _room(self) -> float:
+        if self._source.exhausted and not self._due:
+            return 0
+        busy = len(self._workers) - (self._source.waiting if self._due else 0)
+        return max(1, self.limiter.limit) - busy
 
-    def _now(self) -> float:
-        """Seconds since the run began; stands still once it has ended."""
-        if self._loop is None:
-            return 0.0
-        return (self._loop.time() if self._end is None else self._end) - self._began
+    def _is_waiting(self) -> bool:
+        return bool(self._later)
 
     def _limit_changed(self) -> None:
-        self._limits.append((self._now(), self.limiter.limit))
-        self._spawn()
+        super()._limit_changed()
         self._gate.let_on()
 
-    def _spawn(self) -> None:
-        """Make a worker, if there may be work for it; it makes the next ones when it has found some."""
-        assert self._loop is not None
-        busy = self._staff - (self._source.waiting if self._due else 0)
-        if self._cut_off or (self._source.exhausted and not self._due) or busy >= max(1, self.limiter.limit):
-            return
-        self._staff += 1
-        worker = self._loop.create_task(self._work())
-        self._workers[worker] = None
-        worker.add_done_callback(self._left)
-
-    def _left(self, worker: asyncio.Task[None]) -> None:
-        begun = self._workers.pop(worker)
-        if worker.cancelled():
-            self._staff -= begun is None
-            self._cut("cancelled", "a worker was cancelled")
-        elif (fatal := worker.exception()) is not None:
-            self._cut("cancelled", f"an agent raised {type(fatal).__name__}", fatal)
-        self._close_if_done()
-
-    def _cut(self, status: str, reason: str, error: BaseException | None = None) -> None:
-        """End early: take nothing new, and cancel what is in flight, to be recorded with `status`."""
-        if self._cut_off or self._end is not None:
-            return
-        self._cut_off, self._failure = (status, reason), self._failure or error
-        running = asyncio._get_running_loop() is self._loop  # a timer's callback has a loop but no task
-        me = asyncio.current_task() if running else None
-        for worker in list(self._workers):
-            if worker is not me:
-                worker.cancel()
+    def _drop(self) -> None:
         waiting = [*self._due, *(outcome for outcome, _ in self._later.values())]
         for _, timer in self._later.values():
             timer.cancel()
@@ -122,84 +73,44 @@ class Workers:
         self._due.clear()
         for outcome in waiting:
             self._end_cut_off(outcome)
-        self._close_if_done()
-
-    def _close_if_done(self) -> None:
-        if self._workers or self._later or self._end is not None or self._loop is None:
-            return
-        self._end = self._loop.time()
-        self._unsubscribe()
-        self._attempter.watchdog.close()
-        if self._alarm is not None:
-            self._alarm.cancel()
-        self._ended()
-
-    async def _all_left(self) -> None:
-        """Wait until no worker is left, however often the waiting task is cancelled; then pass the cancellation on."""
-        cancelled: asyncio.CancelledError | None = None
-        while self._workers:
-            try:
-                await asyncio.wait(self._workers)
-            except asyncio.CancelledError as error:
-                cancelled = error
-                for worker in list(self._workers):
-                    worker.cancel()
-        if cancelled is not None:
-            raise cancelled
 
     # -- one worker -----------------------------------------------------------------------------------------------
 
     async def _work(self) -> None:
-        me = asyncio.current_task(self._loop)  # with the loop named, it need not ask the system for the process id
-        assert me is not None and self._loop is not None  # noqa: PT018
-        source, limiter, attempter = self._source, self.limiter, self._attempter
-        call, start, raised, returned = attempter.call, attempter.start, attempter.raised, attempter.returned
-        self._workers[me] = held = Holder(limiter)
-        fresh, holding, outcome, due, slow = True, False, None, self._due, source.slow
-        clock.set((self._loop.time, self._began))
+        me, held = self._come()
+        limiter, attempter, due, slow = self.limiter, self._attempter, self._due, self._source.slow
+        take, call, time, began, usual = self._source.take, attempter.call, attempter.time, self._began, attempter.usual
+        work_for = current.set
         holder.set(held)
+        outcome = None
         now: float | None = None  # when the last attempt ended, if nothing was waited for since
         try:
             while True:
-                if self._watchful and self._must_wait():
-                    if holding:
-                        limiter.release()
-                        holding = False
-                    while self._must_wait() and not self._cut_off:
-                        await self._gate.wait()
-                if holding and (slow or limiter.contended):
-                    limiter.release()
-                    holding = False
-                if due:
-                    outcome = due.popleft()
-                elif self._cut_off or (not holding and self._staff > limiter.limit and self._staff > 1):
-                    return  # also where the limit fell, or a retry is over for which one more was needed
+                if not held.holding or limiter.contended or due or (self._watchful and (slow or self._must_wait())):
+                    outcome, now = await self._take_in_turn(me, held), None
                 else:
-                    outcome = await source.take_slowly(self._now) if slow else source.take()
-                    if outcome is None:
-                        return
-                if fresh:  # there is work: make two more, so that there are soon as many as the limit allows
-                    fresh = False
-                    self._spawn()
-                    self._spawn()
-                current.set(outcome)
-                held.outcome = outcome
-                if not holding and outcome.finished is None:
-                    now = None
-                    holding = (not self._paused and limiter.acquire_nowait()) or await self._slot(outcome, me)
-                if holding and outcome.finished is None:  # a journal may know the task as done
-                    leave = started = None
-                    if not attempter.gated or (leave := await attempter.ask_leave(outcome)):
-                        started = start(outcome, me, None if leave else now, leave)
-                    if started is not None:
-                        try:
-                            result = await call(outcome.task)
-                        except BaseException as error:
-                            wait = raised(outcome, error, me, started, leave)
-                        else:
-                            wait = returned(outcome, result, me, started, leave)
+                    outcome = take()
+                if outcome is None:
+                    return
+                work_for(outcome)
+                if outcome.finished is None:  # a journal may know the task as done; a bounded queue may have refused it
+                    leave = None
+                    if attempter.plain:
+                        outcome.started = started = time() - began if now is None else now
+                    elif not attempter.gated or (leave := await attempter.ask_leave(outcome)):
+                        started = attempter.start(outcome, me, None if leave else now, leave)
+                if outcome.finished is None:
+                    held.doing = outcome
+                    try:
+                        result = await call(outcome.task)
+                    except BaseException as error:
+                        if (wait := attempter.raised(outcome, error, me, started, leave)) is not None:
+                            self._try_again(outcome, wait, held)
+                    else:
+                        outcome.result, outcome.status, outcome.finished = result, "success", time() - began
+                        wait = None if type(result) in usual else attempter.returned(outcome, me, started, leave)
                         if wait is not None:
-                            self._try_again(outcome, wait)
+                            self._try_again(outcome, wait, held)
                 now = outcome.finished
                 if now is not None:
                     if outcome.status != "success" or self._watched:
@@ -213,12 +124,44 @@ class Workers:
                 outcome = result = None  # a worker that waits keeps nothing alive
                 if me.cancelling() and not self._cut_off:  # an agent has swallowed a cancellation that was for all
                     self._cut("cancelled", "a worker was cancelled")
-        finally:
-            self._staff -= 1
-            if holding:
-                limiter.release()
+        except BaseException as error:
             if outcome is not None and outcome.finished is None:  # cancelled with a task in hand
                 self._end_cut_off(outcome)
+            self._fall(me, error)
+            raise
+        finally:
+            self._leave(me, held)
+
+    async def _take_in_turn(self, me: asyncio.Task[Any], held: Holder) -> Outcome | None:
+        """Return the next task, with a slot for it, when it is this worker's turn; None if it is to leave."""
+        limiter, source, first = self.limiter, self._source, held.doing is None
+        held.doing = None
+        waits = self._watchful and self._must_wait() and not self._cut_off
+        if held.holding and (waits or source.slow or limiter.contended):
+            limiter.release()
+            held.holding = False
+        while waits:
+            await self._gate.wait()
+            waits = self._must_wait() and not self._cut_off
+        if self._due:
+            outcome = self._due.popleft()
+        elif self._cut_off or (not held.holding and len(self._workers) > max(1, limiter.limit)):
+            return None  # also where the limit fell, or a retry is over for which one more was needed
+        else:
+            taken = await source.take_slowly(self._now) if source.slow else source.take()
+            if taken is None:
+                return None
+            outcome = taken
+        if first:  # there is work: make two more, so that there are soon as many as the limit allows
+            self._spawn(2)
+        if not held.holding and outcome.finished is None:
+            try:
+                held.holding = (not self._paused and limiter.acquire_nowait()) or await self._slot(outcome, me)
+            except BaseException:
+                if outcome.finished is None:
+                    self._end_cut_off(outcome)
+                raise
+        return outcome
 
     async def _slot(self, outcome: Outcome, me: asyncio.Task[Any]) -> bool:
         """Wait for a slot; False if there will be none in time, or a bounded queue refused."""
@@ -254,16 +197,20 @@ class Workers:
             assert self._loop is not None
             self._unturned = True
             self._loop.call_soon(self._turned)
-            self._fair_until, self._share = self._now() + FAIR[0], FAIR[1]
+            self._begin_share()
+
+    def _begin_share(self) -> None:
+        self._fair_until, self._share = self._now() + FAIR[0], FAIR[1]
 
     def _turned(self) -> None:
         self._unturned = False
 
     # -- what an attempt leads to ---------------------------------------------------------------------------------
 
-    def _try_again(self, outcome: Outcome, wait: float) -> None:
+    def _try_again(self, outcome: Outcome, wait: float, held: Holder) -> None:
         """Put a task aside for `wait` seconds; meanwhile it holds neither a slot nor a worker."""
         assert self._loop is not None
+        held.doing = None
         self._later[outcome.task_id] = outcome, self._loop.call_later(wait, self._is_due, outcome)
 
     def _is_due(self, outcome: Outcome) -> None:

@@ -32,6 +32,13 @@ async def agentkit(agent: Agent, tasks: Iterable[Any], at_once: int) -> Any:
     return await ParallelAgentExecutor(at_once, on_error="raise").execute(tasks, agent)
 
 
+async def agentkit_map(agent: Agent, tasks: Iterable[Any], at_once: int) -> Any:
+    """Plain `map`: results and nothing else, as the others keep them."""
+    from agentkit import ParallelAgentExecutor
+
+    return await ParallelAgentExecutor(at_once).map(tasks, agent)
+
+
 async def agentkit_all(agent: Agent, tasks: Iterable[Any], at_once: int) -> Any:
     """With a timeout per attempt, a retry policy with its budget, and the live statistics read."""
     from agentkit import ParallelAgentExecutor, RetryPolicy
@@ -40,28 +47,6 @@ async def agentkit_all(agent: Agent, tasks: Iterable[Any], at_once: int) -> Any:
     run = executor.start(tasks, agent)
     run.statistics()
     return await run
-
-
-async def record_only(agent: Agent, tasks: Iterable[Any], at_once: int) -> list[Any]:
-    """The floor: workers that keep an outcome per task and do nothing else, as short as Python allows."""
-    from agentkit.report.outcome import Outcome, current
-
-    loop, outcomes, source = asyncio.get_running_loop(), list[Outcome](), enumerate(tasks)
-    began, keep, clock = loop.time(), outcomes.append, loop.time
-
-    async def work() -> None:
-        now = clock() - began
-        for number, task in source:
-            outcome = Outcome(number, task)
-            keep(outcome)
-            current.set(outcome)
-            outcome.started = now
-            outcome.result = await agent(task)
-            outcome.status, outcome.finished = "success", clock() - began
-            now = outcome.finished
-
-    await asyncio.gather(*(work() for _ in range(at_once)))
-    return sorted(outcomes, key=lambda outcome: outcome.task_id)
 
 
 async def agentkit_stream(agent: Agent, tasks: Iterable[Any], at_once: int) -> None:
@@ -140,9 +125,9 @@ async def tqdm(agent: Agent, tasks: Iterable[Any], at_once: int) -> list[Any]:
 
 WAYS: dict[str, Way] = {
     "agentkit": agentkit,
+    "agentkit, map": agentkit_map,
     "agentkit, all features": agentkit_all,
     "agentkit, streamed": agentkit_stream,
-    "agentkit, record only": record_only,
     "agentkit, ordered": agentkit_ordered,
     "agentkit, longest first": agentkit_longest_first,
     "gather": bare,
