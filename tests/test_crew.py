@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -107,6 +109,28 @@ def test_run_left_alone_when_the_loop_ends():
         asyncio.run(main(turns))
     assert ["stopped: a worker was cancelled" in repr(run) for run in runs] == [True] * 4
     assert not watchman._hearts
+
+
+@WAYS
+def test_what_fails_at_the_end_keeps_nobody_waiting(way: str, monkeypatch: pytest.MonkeyPatch):
+    """Say that the pool of threads cannot be shut down: the run is over all the same."""
+
+    def fail(pool: Any, **_: Any) -> None:
+        shutdown(pool)
+        raise OSError("not now")
+
+    shutdown = ThreadPoolExecutor.shutdown
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", fail)
+
+    async def main() -> Any:
+        said: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: said.append(context["exception"]))
+        found = await getattr(ParallelAgentExecutor(2), way)(["a", "b"], str.upper)
+        await asyncio.sleep(0)
+        gc.collect()
+        return list(getattr(found, "results", found)), [repr(error) for error in said]
+
+    assert asyncio.run(asyncio.wait_for(main(), 30)) == (["A", "B"], ["OSError('not now')"])
 
 
 @WAYS

@@ -205,6 +205,7 @@ class Run(Workers):
                 self._cut(status, str(error))
 
     def _ended(self) -> None:
+        self._news.set()  # first: whoever waits is not to wait for ever because something below fails
         if self._heart is not None:
             self._heart.stop()
         if self._bar is not None:
@@ -213,7 +214,6 @@ class Run(Workers):
             self._on_end()
         if self._ledger is not None:
             self._ledger.close()
-        self._news.set()
 
     # -- handing on -----------------------------------------------------------------------------------------------
 
