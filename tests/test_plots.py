@@ -16,6 +16,7 @@ from agentkit import CapacityLimiter, Outcome, ParallelAgentExecutor, Reply, Rep
 from agentkit.lab import plots
 from agentkit.lab.calls import Call, Log
 from agentkit.lab.clock import simulate
+from agentkit.lab.plots import bars, events
 from agentkit.report.outcome import Attempt, Span
 
 
@@ -380,6 +381,23 @@ def test_timeline_sorts_time_into_what_it_was_spent_on() -> None:
     facts = plots.timeline(Report([Outcome(0, "a", "success", started=0.0, finished=6.0, spans=spans)])).facts
     assert (facts["called"], facts["waited"], facts["backed_off"], facts["own_work"]) == (3.0, 1.0, 0.5, 1.5)
     assert facts["spans"] == {"thinking": 0.5}
+
+
+def test_timeline_says_what_was_waited_for() -> None:
+    """In the words of the spans; for a slot where none says so; and simply waiting where it was one and the other."""
+
+    def words(*outcomes: Outcome) -> list[str]:
+        return [word for word in bars.key(events.rows(Report(outcomes)), True, 20) if word.startswith("waiting")]
+
+    lock = Span("waiting for the lock", 1.0, 2.0)
+    slot = Outcome(0, "a", "success", submitted=0.0, started=1.0, finished=3.0)
+    inside = Outcome(1, "b", "success", started=0.0, finished=3.0, spans=(lock,))
+    before = Outcome(2, "c", "success", submitted=1.0, started=2.0, finished=3.0, spans=(lock,))
+    neither = Outcome(3, "d", "success", started=0.0, finished=3.0)
+    assert words(slot) == words(slot, neither) == ["waiting for a slot"]
+    assert words(inside) == words(before) == words(inside, before) == ["waiting for the lock"]
+    assert words(slot, inside) == ["waiting"]
+    assert words(neither) == []
 
 
 def test_timeline_counts_spans() -> None:

@@ -35,7 +35,7 @@ DENSE: dict[str, dict[str, Any]] = {  # there a hatch has no room, a grey area m
     "backing_off": {"facecolor": "#a6d4f0", "hatch": None, "linewidth": 0},
 }
 MARK: dict[str, Any] = {"color": style.INK, "linewidth": 1.2, "linestyle": (0, (1.5, 1.5)), "zorder": 3.5}
-WORDS = {"waiting": "waiting for a slot", "calling": "calling", "backing_off": "backing off", "working": "own work"}
+WORDS = {"waiting": "waiting", "calling": "calling", "backing_off": "backing off", "working": "own work"}
 
 
 def key(rows: Iterable[events.Row], called: bool, room: float, mark: tuple[float, str] | None = None) -> dict[str, Any]:
@@ -44,7 +44,10 @@ def key(rows: Iterable[events.Row], called: bool, room: float, mark: tuple[float
     from matplotlib.patches import Patch
 
     rows = list(rows)
+    waits = {name for row in rows if row.waiting for name in row.waits}
     words = {**WORDS, "calling": "calling" if called else "running"}
+    if len(waits) == 1:
+        words["waiting"] = style.plain(waits.pop(), 150)
     found: dict[str, Any] = {
         word: Patch(**_look(field, room)) for field, word in words.items() if any(getattr(row, field) for row in rows)
     }

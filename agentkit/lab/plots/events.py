@@ -37,6 +37,7 @@ __all__ = [
 Stretch = tuple[float, float]
 """From, to; seconds since the run began."""
 
+SLOT = "waiting for a slot"
 STATUS = {"failed": "failed", "timeout": "timed out", "cancelled": "cancelled", "rejected": "rejected"}
 
 
@@ -45,7 +46,9 @@ class Row:
     """One task as stretches of time."""
 
     waiting: tuple[Stretch, ...] = ()
-    """For a slot, or for a limit."""
+    """For a slot, or inside a span whose name begins with `waiting`."""
+    waits: tuple[str, ...] = ()
+    """What that was: the names of such spans, and `waiting for a slot` where no span says what the wait was for."""
     calling: tuple[Stretch, ...] = ()
     """Inside a span named `calling`; the whole attempts in a report without any span."""
     working: tuple[Stretch, ...] = ()
@@ -133,18 +136,22 @@ def _row(outcome: Outcome, until: float, spans: bool) -> Row:
     tried = attempts(outcome, until)
     frames = union(tried)
     sorted_spans: dict[str, list[Stretch]] = {"calling": [], "waiting": [], "backing": []}
-    named = []
+    named, waits = [], set()
     for span in outcome.spans:
         if (word := span.name.split(" ")[0]) in sorted_spans:
             sorted_spans[word].append((span.started, span.finished))
+            waits |= {span.name} if word == "waiting" else set()
         else:
             named.append((span.name, span.started, span.finished))
+    if without([waiting(outcome, until)], sorted_spans["waiting"]):
+        waits.add(SLOT)
     calling = _within(sorted_spans["calling"], frames) if spans else frames
     paused = without(_within(sorted_spans["backing"], frames), calling)
     queued = without(_within(sorted_spans["waiting"], frames), [*calling, *paused])
     gaps = [(a[1], b[0]) for a, b in pairwise(tried) if b[0] > a[1]]
     return Row(
         waiting=tuple(union([waiting(outcome, until), *queued])),
+        waits=tuple(sorted(waits)),
         calling=tuple(calling),
         working=tuple(without(frames, [*calling, *paused, *queued])),
         backing_off=tuple(union([*gaps, *paused])),

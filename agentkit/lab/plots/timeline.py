@@ -2,7 +2,7 @@
 
 What it holds: `timeline`.
 Guarantee: every bar is a stretch of the log; nothing is smoothed, sampled or left out, whatever the number of rows.
-How to read it: a thin grey bar waits for a slot, blue is a call, orange the agent's own work, a hatched bar backs off
+How to read it: a thin grey bar waits, blue is a call, orange the agent's own work, a hatched bar backs off
 before another attempt; a dark line along the foot of a bar is a span of yours, named in the bar if there is room; a
 vermilion mark is trouble, each kind with its shape. The curve below counts the attempts.
 Opened by notebook 00.
