@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentkit import CoordinatorOrchestrator, ParallelAgentExecutor, RetryPolicy
+from agentkit import Budget, CoordinatorOrchestrator, ParallelAgentExecutor, RateLimiter, Reply, RetryPolicy, Usage
 from agentkit.journal import Journal, JournalError
 from agentkit.lab.clock import simulate
 
@@ -176,6 +176,23 @@ def test_turn_that_was_waited_for_takes_no_longer(tmp_path):
     assert end == 2.0
     waited = [span for outcome in tunnel.report for span in outcome.spans if span.name == "waiting for the same turn"]
     assert [span.finished - span.started for span in waited] == [1.5]
+
+
+def test_turn_that_was_waited_for_is_not_paid_for_twice(tmp_path):
+    """What one call has cost counts once towards a budget and a rate, however many have its answer."""
+
+    class Lawyer(Counted):
+        async def __call__(self, task):
+            return Reply(await super().__call__(task), Usage(1, 300, 100))
+
+    used = {}
+    for name, journal in {"alone": None, "shared": Journal(tmp_path / "j", work="team")}.items():
+        budget, rate = Budget(tokens=100_000), RateLimiter(6_000, tokens_per_minute=600_000)
+        ask_both(journal, Lawyer(seconds=2.0), budget=budget, rate_limiter=rate)
+        used[name] = budget.statistics().used
+        assert budget.statistics().in_flight == 0
+    assert used["alone"].calls - used["shared"].calls == 1
+    assert used["alone"].tokens - used["shared"].tokens == 400
 
 
 def test_turn_that_fails_is_taken_by_who_waited_for_it(tmp_path):

@@ -242,6 +242,8 @@ class Call:
                 async with lent(mine.limiter):
                     found = await self._ledger.elsewhere(outcome)
             if found is not None:
+                if mine.leave is not None:
+                    mine.leave.give_back()  # nobody was asked: it counts towards no budget and no rate
                 return found[0]
         return await self._fn(task)
 
