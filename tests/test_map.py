@@ -493,14 +493,14 @@ def test_map_inside_an_agent_adds_no_spans_to_its_record():
 # -- the loop -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("limit", [1, 10])
-def test_map_of_agents_that_never_wait_gives_others_a_turn(limit: int):
-    """Agents that never suspend hold the loop for a share of the tasks only."""
+def gaps(agent: Callable[[int], Any], tasks: range, limit: int) -> list[int]:
+    """How many tasks a map has done each time before somebody else on the loop had a turn again."""
     done, seen = 0, []
 
-    async def agent(task: int) -> int:
+    async def counted(task: int) -> int:
         nonlocal done
         done += 1
+        agent(task)
         return task
 
     async def look() -> None:
@@ -510,40 +510,27 @@ def test_map_of_agents_that_never_wait_gives_others_a_turn(limit: int):
 
     async def main() -> list[int]:
         looking = asyncio.create_task(look())
-        found = await ParallelAgentExecutor(limit).map(range(3000), agent)
+        found = await ParallelAgentExecutor(limit).map(tasks, counted)
         looking.cancel()
         return found
 
-    assert simulate(main) == list(range(3000))
-    first, *later = (after - before for before, after in itertools.pairwise(seen))
+    assert simulate(main) == list(tasks)
+    return [after - before for before, after in itertools.pairwise(seen)]
+
+
+@pytest.mark.parametrize("limit", [1, 10])
+def test_map_of_agents_that_never_wait_gives_others_a_turn(limit: int):
+    """Agents that never suspend hold the loop for a share of the tasks only."""
+    first, *later = gaps(lambda task: None, range(3000), limit)
     assert first <= 220
     assert max(later) <= 110
 
 
 def test_map_of_agents_that_never_wait_and_take_their_time_gives_others_a_turn(monkeypatch: pytest.MonkeyPatch):
     """The share is also one of time; here each call takes one millisecond of the run's clock."""
-    clock, done, seen = 0.0, 0, []
-    monkeypatch.setattr(Mapping, "_now", lambda run: clock)
-
-    async def agent(task: int) -> int:
-        nonlocal clock, done
-        clock += 0.001
-        done += 1
-        return task
-
-    async def look() -> None:
-        while True:
-            seen.append(done)
-            await asyncio.sleep(0)
-
-    async def main() -> list[int]:
-        looking = asyncio.create_task(look())
-        found = await ParallelAgentExecutor(1).map(range(200), agent)
-        looking.cancel()
-        return found
-
-    assert simulate(main) == list(range(200))
-    assert max(after - before for before, after in itertools.pairwise(seen)) <= 2 * (5 + LOOK)
+    milliseconds: list[int] = []
+    monkeypatch.setattr(Mapping, "_now", lambda run: len(milliseconds) / 1000)
+    assert max(gaps(milliseconds.append, range(200), 1)) <= 2 * (5 + LOOK)
 
 
 def test_map_says_who_blocks_the_loop(caplog: pytest.LogCaptureFixture):
