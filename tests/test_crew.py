@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agentkit import CapacityLimiter, ParallelAgentExecutor
 from agentkit.lab.clock import simulate
@@ -184,3 +186,54 @@ def test_eager_tasks(way: str, limit: int, strays: Strays):
 async def itself(task: int) -> int:
     """Never wait."""
     return task
+
+
+# -- a stream whose limit changes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_stream_of_many_workers_whose_limit_falls(ordered: bool):
+    """Most of them wait for the reader when the limit falls; those who leave then let the others on."""
+
+    async def main() -> list[int]:
+        executor = ParallelAgentExecutor(None)
+        asyncio.get_running_loop().call_later(1.5, setattr, executor.limiter, "limit", 1)
+        read = []
+        async for outcome in executor.stream([2] * 23 + [1] * 7, nap, ordered=ordered):
+            read.append(outcome.result)
+            await asyncio.sleep(0.1)
+        return sorted(read)
+
+    assert simulate(main) == [1] * 7 + [2] * 23
+
+
+@given(
+    st.lists(st.sampled_from([0, 0.5, 1, 3]), min_size=10, max_size=40),
+    st.sampled_from([3, 10, None]),
+    st.lists(st.tuples(st.floats(0, 3), st.sampled_from(["pause", 1, 2, 12])), max_size=5),
+    st.sampled_from([0.01, 0.3]),
+    st.booleans(),
+)
+def test_stream_ends_whatever_is_done_to_it(
+    tasks: list[float], limit: int | None, turns: list[tuple[float, Any]], reading: float, ordered: bool
+):
+    """Pauses, limits up and down, a slow reader: each task has its outcome, once, and nobody waits for ever."""
+
+    async def main() -> list[int]:
+        executor, loop, read = ParallelAgentExecutor(limit), asyncio.get_running_loop(), []
+        run = executor.stream(tasks, nap, ordered=ordered)
+        for at, what in turns:
+            if what == "pause":
+                loop.call_later(at, run.pause)
+                loop.call_later(at + 1, run.resume)
+            else:
+                loop.call_later(at, setattr, executor.limiter, "limit", what)
+        async for outcome in run:
+            read.append(outcome.task_id)
+            await asyncio.sleep(reading)
+        assert executor.limiter.statistics().in_flight == 0
+        return read
+
+    read = simulate(main)
+    assert sorted(read) == list(range(len(tasks)))
+    assert not ordered or read == sorted(read)

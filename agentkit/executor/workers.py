@@ -91,6 +91,7 @@ class Workers(Crew):
                 else:
                     outcome = take()
                 if outcome is None:
+                    self._gate.let_on(1)  # who was let on and takes nothing lets the next one on
                     return
                 work_for(outcome)
                 if outcome.finished is None:  # a journal may know the task as done; a bounded queue may have refused it
