@@ -47,7 +47,8 @@ class ParallelAgentExecutor:
     >>> report.results, report.summary.succeeded, report.summary.peak_in_flight
     ([3, 3, 4], 3, 2)
 
-    An agent is any `async def agent(task)`; a plain function is one too and runs in a pool of threads.
+    An agent is any `async def agent(task)`; a plain function is one too and runs in a pool of threads. `execute` gives
+    a report, `map` the results alone, `stream` outcomes as they come, and `start` a run to watch, pause and cancel.
 
     - `max_concurrency`: tasks in flight at once; 0 runs one after another in this very thread, for debugging; None
       is no limit; a `CapacityLimiter` may be handed in and shared with other executors.
