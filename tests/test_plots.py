@@ -8,11 +8,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from agentkit import CapacityLimiter, Outcome, ParallelAgentExecutor, Reply, Report, Usage, span
+from agentkit import CapacityLimiter, Outcome, ParallelAgentExecutor, RateLimiter, Reply, Report, Usage, span
 from agentkit.lab import plots
 from agentkit.lab.calls import Call, Log
 from agentkit.lab.clock import simulate
@@ -384,7 +385,7 @@ def test_timeline_sorts_time_into_what_it_was_spent_on() -> None:
 
 
 def test_timeline_says_what_was_waited_for() -> None:
-    """In the words of the spans; for a slot where none says so; and simply waiting where it was one and the other."""
+    """In the words of the spans; for a slot where none says so; and simply waiting where it was many things."""
 
     def words(*outcomes: Outcome) -> list[str]:
         return [word for word in bars.key(events.rows(Report(outcomes)), True, 20) if word.startswith("waiting")]
@@ -396,8 +397,36 @@ def test_timeline_says_what_was_waited_for() -> None:
     neither = Outcome(3, "d", "success", started=0.0, finished=3.0)
     assert words(slot) == words(slot, neither) == ["waiting for a slot"]
     assert words(inside) == words(before) == words(inside, before) == ["waiting for the lock"]
-    assert words(slot, inside) == ["waiting"]
+    assert words(slot, inside) == ["waiting for a slot and for the lock"]
+    assert words(Outcome(4, "e", "success", started=0.0, finished=3.0, spans=(Span("waiting", 1.0, 2.0),))) == [
+        "waiting"
+    ]
+    assert words(slot, inside, replace(inside, spans=(Span("waiting for the rate", 1.0, 2.0),))) == ["waiting"]
     assert words(neither) == []
+
+
+def test_timeline_of_a_run_under_a_rate_says_so() -> None:
+    """Tasks that have a slot and wait for the rate do not wait for a slot; their calls are drawn as without a rate."""
+
+    async def agent(task: int) -> int:
+        await asyncio.sleep(1)
+        return task
+
+    async def main(limit: int) -> Report:
+        rate = RateLimiter(30)
+        return await ParallelAgentExecutor(limit, rate_limiter=rate).execute(range(4), agent)
+
+    def words(report: Report) -> list[str]:
+        return list(bars.key(events.rows(report), events.has_spans(report), 20))
+
+    wide, narrow = simulate(main, 4), simulate(main, 2)
+    assert words(wide) == ["waiting for the rate", "running"]
+    assert words(narrow) == ["waiting for a slot and for the rate", "running"]
+    assert plots.queue_depth(wide).title == "Up to 3 agents wait for the rate, the longest for 6 s"
+    assert plots.queue_depth(narrow).title == "Up to 3 agents wait for a slot and for the rate, the longest for 6 s"
+    assert repr(plots.timeline(wide)) == (
+        "<Timeline: 4 agents, at most 1 in flight, 7 s, 4 succeeded; limit 4, waited 12 s, ran 4 s>"
+    )
 
 
 def test_timeline_counts_spans() -> None:

@@ -10,7 +10,8 @@ would cost as much as all the rest. Retries and limits are consulted only where 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from math import inf
 from time import monotonic
 from types import AsyncGeneratorType, CoroutineType
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentkit.executor.settings import Settings
 from agentkit.executor.watchdog import Watchdog
-from agentkit.report.outcome import Attempt, Outcome
+from agentkit.report.outcome import Attempt, Outcome, Span
 
 if TYPE_CHECKING:
     from agentkit.budget import Budget, Claim
@@ -29,6 +30,7 @@ __all__ = ["USUAL", "Attempter", "Leave"]
 
 USUAL = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})  # results that are no forgotten await
 
+NOTED = 0.001  # seconds; a shorter wait is not noted
 _UNFINISHED = (CoroutineType, asyncio.Future, AsyncGeneratorType)  # what an agent returns when it forgets to await
 
 
@@ -161,13 +163,18 @@ class Attempter:
         """Wait until the pause is over, and budget and rate allow a start; None if that has ended the outcome."""
         leave = Leave()
         try:
-            while self.retries is not None and (pause := self.retries.delay(self.time())) > 0:  # noqa: ASYNC110
-                await asyncio.sleep(pause)
+            while self.retries is not None and (pause := self.retries.delay(self.time())) > 0:
+                with self._waiting(outcome, "the provider's pause"):
+                    await asyncio.sleep(pause)
             if self._budget is not None and self.closed is None:
-                leave.claim = await self._budget.acquire(outcome.task, self._agent)
+                with self._waiting(outcome, "the budget"):
+                    leave.claim = await self._budget.acquire(outcome.task, self._agent)
             if self._rate is not None and self.closed is None:
                 tokens = self._rate.cost(outcome.task, self._agent)
-                leave.reservation = self._rate.try_acquire(tokens) or await self._rate.acquire(tokens)
+                leave.reservation = self._rate.try_acquire(tokens)
+                if leave.reservation is None:
+                    with self._waiting(outcome, "the rate"):
+                        leave.reservation = await self._rate.acquire(tokens)
             if leave.claim is not None:
                 leave.claim.begin()
         except ValueError as error:  # NeverFits and BudgetExceeded: no wait can help
@@ -183,6 +190,16 @@ class Attempter:
             return leave
         leave.give_back()
         return None
+
+    @contextmanager
+    def _waiting(self, outcome: Outcome, what: str) -> Iterator[None]:
+        """Note what a task waited for, if it did, so that a picture can tell it from waiting for a slot."""
+        since = self.time()
+        try:
+            yield
+        finally:
+            if (now := self.time()) > since + NOTED:
+                outcome.spans += (Span(f"waiting for {what}", since - self.began, now - self.began),)
 
     def _note_success(self, outcome: Outcome, started: float, leave: Leave | None) -> None:
         assert outcome.finished is not None

@@ -122,7 +122,7 @@ class Report(Reads):
 
     @property
     def results(self) -> list[Any]:
-        """What the successful tasks returned, in input order."""
+        """What the successful tasks returned, in input order: shorter than the input where a task failed."""
         return [outcome.result for outcome in self.individual_results if outcome.status == "success"]
 
     @property

@@ -44,10 +44,8 @@ def key(rows: Iterable[events.Row], called: bool, room: float, mark: tuple[float
     from matplotlib.patches import Patch
 
     rows = list(rows)
-    waits = {name for row in rows if row.waiting for name in row.waits}
-    words = {**WORDS, "calling": "calling" if called else "running"}
-    if len(waits) == 1:
-        words["waiting"] = style.plain(waits.pop(), 150)
+    waits = style.plain(events.waited_for(name for row in rows if row.waiting for name in row.waits), 220)
+    words = {**WORDS, "waiting": waits, "calling": "calling" if called else "running"}
     found: dict[str, Any] = {
         word: Patch(**_look(field, room)) for field, word in words.items() if any(getattr(row, field) for row in rows)
     }

@@ -76,7 +76,7 @@ def _draw(
     runs = [events.rows(report) for report in reports]
     heights = [min(max(26, spans.height(rows, 18) * len(rows)), max(60, 420 / len(runs))) for rows in runs]
     rooms = [height / max(len(rows), 1) for height, rows in zip(heights, runs, strict=True)]
-    called = any(outcome.spans for report in reports for outcome in report.individual_results)
+    called = any(map(events.has_spans, reports))
     key = bars.key([row for rows in runs for row in rows], called, max(rooms), mark)
     figure, panels = page(title, heights, names=[""], entries=list(key), ylabel=False, gap=28, above=22)
     end = max([*(events.now(report) for report in reports), *([mark[0]] if mark else [])])

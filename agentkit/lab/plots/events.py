@@ -12,11 +12,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from agentkit.lab.plots.chart import number, seconds
-from agentkit.report import Outcome, Report
+from agentkit.report import Outcome, Report, Span
 
 __all__ = [
     "STATUS",
@@ -25,11 +25,14 @@ __all__ = [
     "attempts",
     "duration",
     "going_on",
+    "has_spans",
     "limit_words",
     "now",
+    "queued_for",
     "rows",
     "steps",
     "union",
+    "waited_for",
     "waiting",
     "without",
 ]
@@ -128,29 +131,64 @@ def waiting(outcome: Outcome, until: float) -> Stretch:
 
 def rows(report: Report) -> list[Row]:
     """One row per task, in input order."""
-    until, spans = now(report), any(outcome.spans for outcome in report.individual_results)
+    until, spans = now(report), has_spans(report)
     return [_row(outcome, until, spans) for outcome in report.individual_results]
+
+
+def has_spans(report: Report) -> bool:
+    """Whether agents said what they did; what only says that a task waited does not count."""
+    return any(_word(span) not in ("waiting", "backing") for o in report.individual_results for span in o.spans)
+
+
+def _word(span: Span) -> str:
+    return span.name.split(" ")[0]
+
+
+def waited_for(names: Iterable[str]) -> str:
+    """The waits of several tasks in words; more than two kinds are simply waiting.
+
+    >>> waited_for(["waiting for a slot", "waiting for the rate"]), waited_for(["waiting for a slot"])
+    ('waiting for a slot and for the rate', 'waiting for a slot')
+    """
+    kinds = sorted(set(names))
+    if not 0 < len(kinds) <= 2 or "waiting" in kinds:
+        return "waiting"
+    return "waiting " + " and ".join(kind.removeprefix("waiting ") for kind in kinds)
+
+
+def queued_for(*reports: Report) -> str:
+    """What tasks waited for before their first attempts, in words."""
+    names = set[str]()
+    for report in reports:
+        until = now(report)
+        for outcome in report.individual_results:
+            start = waiting(outcome, until)[1]
+            before = replace(outcome, spans=tuple(span for span in outcome.spans if span.finished <= start))
+            names |= set(_row(before, until, False).waits)
+    return waited_for(names)
 
 
 def _row(outcome: Outcome, until: float, spans: bool) -> Row:
     tried = attempts(outcome, until)
     frames = union(tried)
     sorted_spans: dict[str, list[Stretch]] = {"calling": [], "waiting": [], "backing": []}
-    named, waits = [], set()
+    named, waits, first = [], set[str](), waiting(outcome, until)
     for span in outcome.spans:
-        if (word := span.name.split(" ")[0]) in sorted_spans:
+        if (word := _word(span)) in sorted_spans:
             sorted_spans[word].append((span.started, span.finished))
-            waits |= {span.name} if word == "waiting" else set()
+            if word == "waiting" and _within([(span.started, span.finished)], [first, *frames]):
+                waits.add(span.name)
         else:
             named.append((span.name, span.started, span.finished))
-    if without([waiting(outcome, until)], sorted_spans["waiting"]):
+    if without([first], sorted_spans["waiting"]):
         waits.add(SLOT)
-    calling = _within(sorted_spans["calling"], frames) if spans else frames
+    waited = sorted_spans["waiting"] + sorted_spans["backing"]
+    calling = _within(sorted_spans["calling"], frames) if spans else without(frames, waited)
     paused = without(_within(sorted_spans["backing"], frames), calling)
     queued = without(_within(sorted_spans["waiting"], frames), [*calling, *paused])
     gaps = [(a[1], b[0]) for a, b in pairwise(tried) if b[0] > a[1]]
     return Row(
-        waiting=tuple(union([waiting(outcome, until), *queued])),
+        waiting=tuple(union([first, *queued])),
         waits=tuple(sorted(waits)),
         calling=tuple(calling),
         working=tuple(without(frames, [*calling, *paused, *queued])),

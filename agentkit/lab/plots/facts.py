@@ -22,7 +22,7 @@ __all__ = ["facts_of", "gains", "labels_for", "mark_of", "mark_words", "words_of
 def facts_of(report: Report, serial: float | Report | None = None) -> dict[str, Any]:
     """The facts of a run; seconds that several agents spent at once count once for each of them."""
     outcomes, rows, summary = report.individual_results, events.rows(report), report.summary
-    spans = any(outcome.spans for outcome in outcomes)
+    spans = events.has_spans(report)
     alone = math.fsum(o.latency or 0.0 for o in outcomes) if serial is None else serial
     facts: dict[str, Any] = {
         "agents": summary.total,

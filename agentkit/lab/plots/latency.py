@@ -26,7 +26,7 @@ __all__ = ["latency"]
 
 OF = {
     "latency": "seconds from first attempt to end",
-    "waited": "seconds of waiting for a slot",
+    "waited": "seconds from submission to first attempt",
     "total": "seconds from submission to end",
 }
 BINS = 40

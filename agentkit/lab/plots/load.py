@@ -76,7 +76,7 @@ def _share_at_limit(tried: Sequence[events.Stretch], limits: Sequence[tuple[floa
 def queue_depth(
     report: Report, *others: Report, labels: Sequence[object] | None = None, title: str | None = None
 ) -> Chart:
-    """Draw how many tasks waited for a slot at each instant; several runs share the axes.
+    """Draw how many tasks waited for their first attempt at each instant; several runs share the axes.
 
     >>> from agentkit import Outcome, Report
     >>> tasks = [Outcome(i, i, "success", started=2.0 * i, finished=2.0 * i + 2) for i in range(3)]
@@ -95,9 +95,8 @@ def queue_depth(
         said += words if not others else [f"{name}: {words[0]}", *words[1:-1], words[-1] + ";"]
     said[-1] = said[-1].rstrip(";")
     if title is None and not others:
-        title = (
-            f"Up to {count(runs[0]['peak'], 'agent')} wait for a slot, the longest for {seconds(runs[0]['longest'])}"
-        )
+        wait = "wait" + events.queued_for(report).removeprefix("waiting")
+        title = f"Up to {count(runs[0]['peak'], 'agent')} {wait}, the longest for {seconds(runs[0]['longest'])}"
     if title is None:
         title = "Most waiting at once: " + ", ".join(f"{n} {r['peak']:,}" for n, r in zip(names, runs, strict=True))
     return Chart("QueueDepth", title, said, facts, lambda: _draw(reports, names, str(title)))
@@ -150,7 +149,7 @@ def _draw(reports: Sequence[Report], names: Sequence[str], title: str) -> Figure
             handles += spots if len(handles) == len(reports) else []
     axes.set_ylim(0, 1.08 * highest)
     bars.whole_ticks(axes, highest)
-    axes.set_ylabel("waiting for a slot")
+    axes.set_ylabel(events.queued_for(*reports))
     bars.time_axis(axes, end, labelled=True)
     if several or any(rejected):
         legend(figure, handles, [*entries, *(["rejected"] if any(rejected) else [])])

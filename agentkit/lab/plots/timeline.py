@@ -88,7 +88,7 @@ def _draw(
     height = max(24, len(rows) * (spans.height(rows, tall) if len(rows) <= 20 else tall)) if singly else 300
     shown = [plain(name, 0.22 * WIDTH) for name in names] if singly else []
     room = height / max(len(rows), 1)
-    key = bars.key(rows, any(outcome.spans for outcome in report.individual_results), room, mark)
+    key = bars.key(rows, events.has_spans(report), room, mark)
     figure, (top, below) = page(title, [height, 64], names=shown or ["1,000"], entries=list(key))
     end = max(events.now(report), mark[0] if mark else 0.0)
     bars.draw(top, rows, room)
