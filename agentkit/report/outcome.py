@@ -89,7 +89,7 @@ class Outcome(Reads):
     """When the last attempt ended, or the run gave it up; None while it goes on."""
     _attempts: tuple[Attempt, ...] | None = field(default=None, repr=False)
     spans: tuple[Span, ...] = ()
-    """What the agent logged with `span`, in the order in which the spans ended."""
+    """What the agent logged with `span`, and waits for a rate, a budget or a pause, in the order they ended."""
 
     def end(self, status: str, error: BaseException | None, finished: float) -> None:
         """Close the record."""
