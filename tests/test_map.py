@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import random
-import threading
-import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -27,6 +24,7 @@ from agentkit import (
 )
 from agentkit.executor.mapping import LOOK, Mapping
 from agentkit.lab.clock import simulate
+from agentkit.report.stalls import Heart
 
 Strays = Callable[[], list[str]]
 WAYS = pytest.mark.parametrize("settings", [{}, {"timeout": 1e6}], ids=["bare", "recorded"])
@@ -306,44 +304,6 @@ def test_map_worker_cancelled_from_outside(settings: dict[str, Any], strays: Str
     assert began == [0, 1]
 
 
-@WAYS
-def test_map_cancelled_at_every_step(settings: dict[str, Any], strays: Strays):
-    """Cancel whoever waits for it after 0, 1, 2, … turns: no task stays, no slot is lost, every `finally` ran."""
-
-    async def main(steps: int) -> bool:
-        limiter, log = CapacityLimiter(3), []
-
-        async def agent(task: int) -> None:
-            log.append(("begin", task))
-            try:
-                await asyncio.sleep(1 + task % 3)
-                await asyncio.sleep(0)
-            finally:
-                log.append(("end", task))
-
-        mapped = asyncio.create_task(ParallelAgentExecutor(limiter, **settings).map(iter(range(9)), agent))
-        for _ in range(steps):
-            await asyncio.sleep(0)
-            if not any(handle for handle in asyncio.get_running_loop()._ready if handle):
-                await asyncio.sleep(0.125)
-        ended = mapped.done()
-        mapped.cancel()
-        await asyncio.gather(mapped, return_exceptions=True)
-        for _ in range(5):
-            await asyncio.sleep(0)
-        begun, over = ({task for what, task in log if what == kind} for kind in ("begin", "end"))
-        assert begun == over, f"after {steps} steps"
-        assert strays() == [], f"after {steps} steps"
-        assert limiter.statistics().in_flight == limiter.statistics().queue_depth == 0, f"after {steps} steps"
-        return ended
-
-    steps = 0
-    while not simulate(main, steps):
-        steps += 1
-        assert steps < 500
-    assert steps > 20
-
-
 # -- slots --------------------------------------------------------------------------------------------------------
 
 
@@ -419,42 +379,39 @@ def test_map_refused_by_a_bounded_queue(settings: dict[str, Any]):
     assert limiter.statistics().in_flight == 0
 
 
+class Leaf:
+    """An agent that takes a second, and knows how many were at work at once."""
+
+    def __init__(self) -> None:
+        self.working = self.peak = 0
+
+    async def __call__(self, task: int) -> int:
+        """Count, wait and give the task back."""
+        self.working += 1
+        self.peak = max(self.peak, self.working)
+        await asyncio.sleep(1)
+        self.working -= 1
+        return task
+
+
 @WAYS
 def test_map_nested_on_one_limiter(settings: dict[str, Any]):
     """Agents that map sub-agents on the same limiter finish, and keep to the limit."""
-    limiter = CapacityLimiter(2)
-    working = peak = 0
-
-    async def leaf(task: int) -> int:
-        nonlocal working, peak
-        working += 1
-        peak = max(peak, working)
-        await asyncio.sleep(1)
-        working -= 1
-        return task
+    limiter, leaf = CapacityLimiter(2), Leaf()
 
     async def lead(task: int) -> int:
         return sum(await ParallelAgentExecutor(limiter, **settings).map(range(3), leaf))
 
     assert results(range(4), lead, limiter, **settings) == [3, 3, 3, 3]
-    assert peak <= 2
+    assert leaf.peak <= 2
     assert limiter.statistics().in_flight == 0
 
 
 @WAYS
 def test_map_what_an_agent_left_behind_holds_no_slot(settings: dict[str, Any]):
     """A task left over from an earlier item maps on the same limiter; it lends no slot, for it has none."""
-    limiter = CapacityLimiter(2)
-    working = peak = 0
+    limiter, leaf = CapacityLimiter(2), Leaf()
     left: list[asyncio.Task[Any]] = []
-
-    async def leaf(task: int) -> int:
-        nonlocal working, peak
-        working += 1
-        peak = max(peak, working)
-        await asyncio.sleep(1)
-        working -= 1
-        return task
 
     async def late() -> list[int]:
         await asyncio.sleep(1.5)
@@ -469,7 +426,7 @@ def test_map_what_an_agent_left_behind_holds_no_slot(settings: dict[str, Any]):
         return await ParallelAgentExecutor(limiter, **settings).map(range(8), lead), await left[0]
 
     assert simulate(main) == (list(range(8)), [0, 1, 2, 3])
-    assert peak == 2
+    assert leaf.peak == 2
 
 
 def test_map_inside_an_agent_adds_no_spans_to_its_record():
@@ -533,18 +490,22 @@ def test_map_of_agents_that_never_wait_and_take_their_time_gives_others_a_turn(m
     assert max(gaps(milliseconds.append, range(200), 1)) <= 2 * (5 + LOOK)
 
 
-def test_map_says_who_blocks_the_loop(caplog: pytest.LogCaptureFixture):
-    """An agent that blocks is named in the log, as in any run: here the loop's thread is held until that was seen."""
+@WAYS
+def test_map_tells_the_watch_whose_agent_the_loop_is_in(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch):
+    """So that an agent that blocks is named in the log, as in any run."""
+    asked: list[Any] = []
 
-    async def agent(task: int) -> None:
-        if task == 2:
-            until = time.monotonic() + 1.3
-            while time.monotonic() < until:
-                threading.Event().wait(0.01)
+    class Watched(Heart):
+        def __init__(self, loop: Any, whose: Any) -> None:
+            super().__init__(loop, whose)
+            asked.append(whose)
 
-    with caplog.at_level(logging.WARNING, "agentkit"):
-        asyncio.run(ParallelAgentExecutor(1).map(range(4), agent))
-    assert [record.getMessage()[:28] for record in caplog.records] == ["task 2 kept the event loop f"]
+    async def agent(task: int) -> Any:
+        return asked[0](asyncio.current_task())
+
+    monkeypatch.setattr("agentkit.executor.run.Heart", Watched)
+    assert asyncio.run(ParallelAgentExecutor(2, **settings).map(range(4), agent)) == [0, 1, 2, 3]
+    assert len(asked) == 1
 
 
 # -- arguments ----------------------------------------------------------------------------------------------------

@@ -26,10 +26,9 @@ if TYPE_CHECKING:
     from agentkit.ratelimit import RateLimiter, Reservation
     from agentkit.retry import RetryPolicy
 
-__all__ = ["USUAL", "Attempter", "Leave"]
+__all__ = ["Attempter", "Leave"]
 
-USUAL = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})  # results that are no forgotten await
-
+_USUAL = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict})  # results that are no forgotten await
 NOTED = 0.001  # seconds; a shorter wait is not noted
 _UNFINISHED = (CoroutineType, asyncio.Future, AsyncGeneratorType)  # what an agent returns when it forgets to await
 
@@ -86,7 +85,7 @@ class Attempter:
         self._timed = settings.timeout is not None or settings.deadline is not None
         self.plain = not (self.gated or self._timed or retry is not None or observe is not None)
         """Whether there is nothing to be done for an attempt but the call; no longer so once it is closed."""
-        self.usual = USUAL if self.plain else frozenset()
+        self.usual = _USUAL if self.plain else frozenset()
         """Types of results that need no look."""
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -129,7 +128,7 @@ class Attempter:
         """The agent has returned. Return None, or as `raised` does if what it returned is no result."""
         if self._timed and self._watched.pop(me, None) is None:
             self.watchdog.forgive(me)
-        if type(outcome.result) not in USUAL and isinstance(outcome.result, _UNFINISHED):
+        if type(outcome.result) not in _USUAL and isinstance(outcome.result, _UNFINISHED):
             result, outcome.result, outcome.status, outcome.finished = outcome.result, None, "cancelled", None
             if leave is not None:
                 leave.settle(result)

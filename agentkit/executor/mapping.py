@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from agentkit.executor.attempt import USUAL
 from agentkit.executor.lending import holder, numbered
 from agentkit.executor.run import Run
 from agentkit.report.outcome import Outcome, current
+from agentkit.report.report import keep_with
 
 __all__ = ["Mapping"]
 
@@ -46,11 +46,8 @@ class Mapping(Run):
             failure = (TimeoutError if status == "timeout" else RuntimeError)(reason)
         if failure is None:
             return [found[number] for number in range(len(found))]
-        try:
-            failure.results = found  # type: ignore[attr-defined]
-            failure.add_note(f"a map was stopped; the {len(found)} results it had are in .results, by task number")
-        except Exception:  # an exception that cannot be changed is raised as it is
-            pass
+        said = f"a map was stopped; the {len(found)} results it had are in .results, by task number"
+        keep_with(failure, said, results=found)
         raise failure
 
     def _opened(self) -> None:
@@ -65,8 +62,8 @@ class Mapping(Run):
         if not self._bare:
             return await super()._work()
         me, held = self._come()
-        limiter, call, results, usual, work_for = self.limiter, self._attempter.call, self._results, USUAL, numbered.set
-        unsized = self._source.total is None
+        limiter, call, usual = self.limiter, self._attempter.call, self._attempter.usual
+        results, work_for, unsized = self._results, numbered.set, self._source.total is None
         holder.set(held)
         try:
             for number, task in self._source.numbered:

@@ -153,8 +153,6 @@ class Run(Workers):
 
     def _must_wait(self) -> bool:
         source = self._source
-        if self._cut_off is not None:
-            return True
         if self._paused:
             return bool(self._due) or source.total is None or source.taken < source.total
         if self._keep or self._due:  # what is to be tried again was let in already

@@ -86,7 +86,8 @@ class Workers(Crew):
         now: float | None = None  # when the last attempt ended, if nothing was waited for since
         try:
             while True:
-                if not held.holding or limiter.contended or due or (self._watchful and (slow or self._must_wait())):
+                look = self._watchful and (slow or self._cut_off or self._must_wait())
+                if look or not held.holding or limiter.contended or due:
                     outcome, now = await self._take_in_turn(me, held), None
                 else:
                     outcome = take()

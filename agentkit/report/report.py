@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from agentkit.report.stalls import Stall
 
-__all__ = ["Report", "Summary", "attach", "peak", "percentile"]
+__all__ = ["Report", "Summary", "attach", "keep_with", "peak", "percentile"]
 
 
 TIMES = ["submitted", "started", "finished", "waited", "latency"]
@@ -207,9 +207,15 @@ def _sum(usages: Sequence[Any]) -> Any:
 
 def attach(error: BaseException, report: Report, what: str) -> None:
     """Give an exception that ends a run the run's report, as `.report`, and say so in its traceback."""
+    keep_with(error, f"{what}; its report is in .report: {report!r}", report=report)
+
+
+def keep_with(error: BaseException, note: str, **found: Any) -> None:
+    """Give an exception what was there when it ended something, as attributes, and a note that says so."""
     try:
-        error.report = report  # type: ignore[attr-defined]
-        error.add_note(f"{what}; its report is in .report: {report!r}")
+        for name, value in found.items():
+            setattr(error, name, value)
+        error.add_note(note)
     except Exception:  # an exception that cannot be changed is raised as it is
         pass
 
