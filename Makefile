@@ -24,7 +24,7 @@ help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 lab: $(VENV)/.installed  ## open JupyterLab at the first lesson
-	@$(PY) -m agentkit.lab.notebook lab
+	@$(PY) -m agentkit.lab.host.notebook lab
 
 test: $(VENV)/.installed  ## run unit tests and doctests, then every notebook, outputs compared strictly
 	$(PY) -m pytest
@@ -49,7 +49,7 @@ test-clients: $(VENV)/.installed  ## check the provider with three majors of the
 	$(PY) tests/compat/check_clients.py
 
 doctor: $(VENV)/.installed  ## say what is missing on this machine, and the fix
-	@$(PY) -m agentkit.lab.notebook doctor
+	@$(PY) -m agentkit.lab.host.notebook doctor
 
 clean:  ## remove the environment, caches and build products
 	@if [ -f "$(VENV)/pyvenv.cfg" ]; then rm -rf "$(VENV)"; fi

@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentkit.agent import Agent, BrokenAnswer, ChatAgent, PerLoop, Reply, Usage
-    from agentkit.budget import Budget, BudgetExceeded
     from agentkit.executor import ParallelAgentExecutor
     from agentkit.executor.run import Run
     from agentkit.journal import Journal
+    from agentkit.limits import Budget, BudgetExceeded, RateLimiter, TokenBucket
     from agentkit.locks import KeyedLock, LockOrder, LockOrderError, Sequencer, TracedLock
     from agentkit.orchestration import CoordinatorOrchestrator, ParallelOrchestrator, Pipeline, SequentialOrchestrator
-    from agentkit.ratelimit import RateLimiter, TokenBucket
     from agentkit.report import Report, Summary
     from agentkit.report.outcome import Attempt, Outcome, span
     from agentkit.retry import RetryPolicy
@@ -39,8 +38,8 @@ _HOME = {
     "Agent": "agent",
     "Attempt": "report",
     "BrokenAnswer": "agent",
-    "Budget": "budget",
-    "BudgetExceeded": "budget",
+    "Budget": "limits",
+    "BudgetExceeded": "limits",
     "CapacityLimiter": "semaphore",
     "ChatAgent": "agent",
     "Conflict": "state",
@@ -56,7 +55,7 @@ _HOME = {
     "PerLoop": "agent",
     "Pipeline": "orchestration",
     "QueueFull": "semaphore",
-    "RateLimiter": "ratelimit",
+    "RateLimiter": "limits",
     "Reply": "agent",
     "Report": "report",
     "RetryPolicy": "retry",
@@ -65,7 +64,7 @@ _HOME = {
     "SequentialOrchestrator": "orchestration",
     "SharedState": "state",
     "Summary": "report",
-    "TokenBucket": "ratelimit",
+    "TokenBucket": "limits",
     "TracedLock": "locks",
     "Usage": "agent",
     "VersionedState": "state",

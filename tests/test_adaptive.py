@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentkit import ChatAgent, ParallelAgentExecutor
-from agentkit.lab.clock import simulate
-from agentkit.lab.latency import Latency
-from agentkit.lab.provider import Provider
+from agentkit.lab.loops.virtual import simulate
+from agentkit.lab.provider.latency import Latency
+from agentkit.lab.provider.provider import Provider
 from agentkit.semaphore import CapacityLimiter
 from agentkit.semaphore.adaptive import AdaptiveLimiter
 

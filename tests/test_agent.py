@@ -10,10 +10,10 @@ import pytest
 
 from agentkit.agent import Agent, ChatAgent, Reply, Usage
 from agentkit.executor import ParallelAgentExecutor
-from agentkit.lab.clock import simulate
-from agentkit.lab.faults import Faults
-from agentkit.lab.latency import Latency
-from agentkit.lab.provider import Provider
+from agentkit.lab.loops.virtual import simulate
+from agentkit.lab.provider.faults import Faults
+from agentkit.lab.provider.latency import Latency
+from agentkit.lab.provider.provider import Provider
 from agentkit.semaphore import CapacityLimiter
 
 ONE_SECOND = Latency(base=1.0, speed=None, mean_output=0)

@@ -13,10 +13,10 @@ import pytest
 
 from agentkit.agent import BrokenAnswer, ChatAgent, PerLoop, Reply, Usage
 from agentkit.executor import ParallelAgentExecutor
-from agentkit.lab.clock import simulate
-from agentkit.lab.faults import FAULTS, Fault, Faults
-from agentkit.lab.latency import Latency
-from agentkit.lab.provider import Provider
+from agentkit.lab.loops.virtual import simulate
+from agentkit.lab.provider.faults import FAULTS, Fault, Faults
+from agentkit.lab.provider.latency import Latency
+from agentkit.lab.provider.provider import Provider
 from agentkit.report.outcome import Span
 from agentkit.retry import RetryPolicy
 from agentkit.retry.failures import classify

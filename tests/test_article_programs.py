@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agentkit.lab.clock import simulate
+from agentkit.lab.loops.virtual import simulate
 
 ORCHESTRATED = """
 from agentkit.orchestration import ConversationState, Agent, ParallelOrchestrator, SequentialOrchestrator

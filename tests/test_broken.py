@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from agentkit.lab.clock import simulate
-from agentkit.lab.hammering import hammer
-from agentkit.lab.races import explore
+from agentkit.lab.explorer.explore import explore
+from agentkit.lab.explorer.threads import hammer
+from agentkit.lab.loops.virtual import simulate
 
 
 def load(name: str) -> ModuleType:

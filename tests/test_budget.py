@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentkit.agent.reply import Reply, Usage
-from agentkit.budget import Budget, BudgetExceeded
-from agentkit.budget.spending import Spent, most_tokens
-from agentkit.lab.clock import simulate
+from agentkit.lab.loops.virtual import simulate
+from agentkit.limits import Budget, BudgetExceeded
+from agentkit.limits.spending import Spent, most_tokens
 
 AGENT = SimpleNamespace(max_tokens=100, instructions="", model="small")
 

@@ -10,11 +10,11 @@ import pytest
 
 from agentkit import ChatAgent, ParallelAgentExecutor, RateLimiter, RetryPolicy, Usage
 from agentkit.agent.reply import Reply
-from agentkit.budget import Budget, BudgetExceeded
 from agentkit.journal import Journal
-from agentkit.lab.clock import simulate
-from agentkit.lab.faults import Faults
-from agentkit.lab.provider import Provider
+from agentkit.lab.loops.virtual import simulate
+from agentkit.lab.provider.faults import Faults
+from agentkit.lab.provider.provider import Provider
+from agentkit.limits import Budget, BudgetExceeded
 
 TOKENS, COST = 20_000, 250
 MOST = 5 + 250  # tokens of a prompt below and its answer, at most

@@ -11,14 +11,14 @@ from xml.etree import ElementTree
 
 import pytest
 
-from agentkit.lab.advice import advise
-from agentkit.lab.clock import simulate
-from agentkit.lab.control import Operation, rehearse
-from agentkit.lab.knobs import Knobs
-from agentkit.lab.pace import Engine
-from agentkit.lab.widgets import ControlRoom
-from agentkit.lab.widgets.knob_panel import KnobPanel
-from agentkit.lab.widgets.live_picture import figures, picture
+from agentkit.lab.control_room.advice import advise
+from agentkit.lab.control_room.engine import Engine
+from agentkit.lab.control_room.knob_panel import KnobPanel
+from agentkit.lab.control_room.knobs import Knobs
+from agentkit.lab.control_room.live_picture import figures, picture
+from agentkit.lab.control_room.operation import Operation, rehearse
+from agentkit.lab.control_room.panel import ControlRoom
+from agentkit.lab.loops.virtual import simulate
 
 OPEN = Knobs(requests_per_minute=None)
 
@@ -304,7 +304,7 @@ def test_ControlRoom_real_time(clock):
 def test_ControlRoom_shows_what_goes_wrong(monkeypatch, room):
     """An error while drawing ends the run and is in the panel, escaped; the next run begins with a clean one."""
     with monkeypatch.context() as patch:
-        patch.setattr("agentkit.lab.widgets.control_room.figures", lambda shot: 1 / len(f"<{shot.now}>"[:0]))
+        patch.setattr("agentkit.lab.control_room.panel.figures", lambda shot: 1 / len(f"<{shot.now}>"[:0]))
         room.start()
         with pytest.raises(ZeroDivisionError):
             room.wait(30)
@@ -320,7 +320,7 @@ def test_ControlRoom_callback_error_is_shown(monkeypatch, room):
     def broken():
         raise RuntimeError("no <course>")
 
-    monkeypatch.setattr("agentkit.lab.widgets.control_room.prompts", broken)
+    monkeypatch.setattr("agentkit.lab.control_room.panel.prompts", broken)
     room._buttons["Start"].click()
     assert room.phase == "broken"
     assert "no &lt;course&gt;" in room._said.value

@@ -10,8 +10,8 @@ import pytest
 
 from agentkit.agent import Agent, ChatAgent, Reply
 from agentkit.executor import ParallelAgentExecutor
-from agentkit.lab.clock import simulate
-from agentkit.lab.provider import Provider
+from agentkit.lab.loops.virtual import simulate
+from agentkit.lab.provider.provider import Provider
 from agentkit.orchestration import CoordinatorOrchestrator, RoutingError
 from agentkit.report.outcome import span
 from agentkit.retry import RetryPolicy

@@ -95,7 +95,7 @@ def test_student_version_exercise_without_marks_or_name_is_refused(source, tags)
         ("02_next.ipynb#top", "02_next.ipynb#top"),
         ("https://docs.python.org/3/", "https://docs.python.org/3/"),
         ("#top", "#top"),
-        ("../../agentkit/lab/clock.py", "../agentkit/lab/clock.py"),
+        ("../../agentkit/lab/loops/virtual.py", "../agentkit/lab/loops/virtual.py"),
     ],
 )
 def test_student_version_links_are_right_from_one_folder_up(link, wanted):

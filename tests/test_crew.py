@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentkit import CapacityLimiter, ParallelAgentExecutor
-from agentkit.lab.clock import simulate
+from agentkit.lab.loops.virtual import simulate
 from agentkit.report.stalls import watchman
 
 Strays = Callable[[], list[str]]

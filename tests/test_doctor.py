@@ -20,9 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.specifiers import SpecifierSet
 
-from agentkit.lab import doctor
+from agentkit.lab.host import doctor
 
-COMMAND = [sys.executable, "-m", "agentkit.lab.notebook"]
+COMMAND = [sys.executable, "-m", "agentkit.lab.host.notebook"]
 
 
 def _fixes() -> dict[str, str]:
@@ -125,7 +125,7 @@ def test_doctor_compares_versions_as_pip_does(version: str, low: str, high: str)
 def test_main_tells_how_to_use_it(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Anything but one known command ends with 2 and one line."""
     assert doctor.main(arguments) == 2
-    assert capsys.readouterr().err == "usage: python -m agentkit.lab.notebook doctor|lab\n"
+    assert capsys.readouterr().err == "usage: python -m agentkit.lab.host.notebook doctor|lab\n"
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentkit.executor import ParallelAgentExecutor
-from agentkit.lab.clock import simulate
+from agentkit.lab.loops.virtual import simulate
 from agentkit.report import Report
 from agentkit.semaphore import CapacityLimiter
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from agentkit.agent.reply import Reply, Usage
 from agentkit.journal import Journal, JournalError
+from agentkit.journal.codec import Packer, stable_key, without_secrets
 from agentkit.journal.file import JournalFile
-from agentkit.journal.ledger import work_of
-from agentkit.journal.packing import Packer, stable_key, without_secrets
+from agentkit.journal.writer import work_of
 from agentkit.report.outcome import Outcome
 
 JSON = st.recursive(

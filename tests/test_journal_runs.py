@@ -19,9 +19,9 @@ import pytest
 
 from agentkit import ChatAgent, ParallelAgentExecutor, RetryPolicy
 from agentkit.journal import Journal, JournalError
-from agentkit.lab.clock import simulate
-from agentkit.lab.latency import Latency
-from agentkit.lab.provider import Provider
+from agentkit.lab.loops.virtual import simulate
+from agentkit.lab.provider.latency import Latency
+from agentkit.lab.provider.provider import Provider
 
 
 class Counted:

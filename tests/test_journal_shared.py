@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agentkit import Budget, CoordinatorOrchestrator, ParallelAgentExecutor, RateLimiter, Reply, RetryPolicy, Usage
 from agentkit.journal import Journal, JournalError
-from agentkit.lab.clock import simulate
+from agentkit.lab.loops.virtual import simulate
 
 TASKS = ["why", "how", "when"]
 

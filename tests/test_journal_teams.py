@@ -18,9 +18,9 @@ import pytest
 
 from agentkit import Agent, ChatAgent, CoordinatorOrchestrator, ParallelAgentExecutor, Reply, SequentialOrchestrator
 from agentkit.journal import Journal
-from agentkit.lab.clock import simulate
-from agentkit.lab.latency import Latency
-from agentkit.lab.provider import Provider
+from agentkit.lab.loops.virtual import simulate
+from agentkit.lab.provider.latency import Latency
+from agentkit.lab.provider.provider import Provider
 
 WHO = ("economist", "lawyer")
 QUESTIONS = [f"Question {i}?" for i in range(6)]

@@ -53,7 +53,7 @@ def _imports(tree: ast.AST, when: str = "load") -> Iterator[tuple[str, str]]:
         if isinstance(node, ast.Import):
             yield from ((alias.name, when) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            # `from agentkit.lab import plots` imports a module too
+            # `from agentkit import plots` imports a module too
             yield node.module or "", when
             yield from ((f"{node.module}.{alias.name}", when) for alias in node.names if node.module)
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -120,8 +120,8 @@ def test_ladder_package_itself_imports_nothing_when_it_loads() -> None:
         ("retry", "from agentkit import budget"),
         ("executor", "from agentkit import CapacityLimiter"),
         ("state", "import agentkit.locks"),
-        ("executor", "def f():\n    from agentkit.lab.clock import simulate"),
-        ("report", "from agentkit.lab import plots"),
+        ("executor", "def f():\n    from agentkit.lab.loops.virtual import simulate"),
+        ("report", "from agentkit import plots"),
         ("report", "import pandas"),
         ("executor", "def f():\n    import pandas"),
         ("executor", "from agentkit.executor import Run"),
@@ -141,7 +141,7 @@ def test_ladder_finds_a_wrong_import(name: str, source: str) -> None:
     [
         ("executor", "from agentkit.report.outcome import Outcome"),
         ("orchestration", "from agentkit.semaphore import CapacityLimiter"),
-        ("report", "def plot():\n    from agentkit.lab import plots"),
+        ("report", "def plot():\n    from agentkit import plots"),
         ("agent", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from openai import AsyncOpenAI"),
         ("retry", "def f():\n    import openai"),
     ],

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentkit.lab.clock import Deadlock, simulate
-from agentkit.lab.races import explore
+from agentkit.lab.explorer.explore import explore
+from agentkit.lab.loops.virtual import Deadlock, simulate
 from agentkit.locks import KeyedLock, LockOrder, LockOrderError, LockSpan, Sequencer, TracedLock
 
 Task = asyncio.Task[Any]

@@ -23,7 +23,7 @@ from agentkit import (
     span,
 )
 from agentkit.executor.mapping import LOOK, Mapping
-from agentkit.lab.clock import simulate
+from agentkit.lab.loops.virtual import simulate
 from agentkit.report.stalls import Heart
 
 Strays = Callable[[], list[str]]

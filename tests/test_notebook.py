@@ -15,7 +15,7 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import KernelManager
 
-from agentkit.lab import notebook
+from agentkit.lab.host import notebook
 
 LINE = "agentkit 0.1: embedded provider, no key, no network. Stop works on waiting cells.\n"
 BOUND = 5.0  # seconds; only a hang reaches it
@@ -101,7 +101,7 @@ def ready() -> Iterator[Kernel]:
     """A kernel in which `setup` has been called, once for all tests."""
     kernel = Kernel(OPENAI_API_KEY="a-key-that-must-not-show")
     try:
-        assert kernel.run("from agentkit.lab.notebook import setup\nsetup()") == LINE
+        assert kernel.run("from agentkit.lab.host.notebook import setup\nsetup()") == LINE
         yield kernel
     finally:
         kernel.close()
@@ -181,7 +181,7 @@ def test_setup_makes_stop_end_a_waiting_cell(ready: Kernel, kind: str) -> None:
 
 def test_setup_holds_when_nest_asyncio_is_applied_afterwards(fresh: Kernel) -> None:
     """The lesson that patches the loop does not lose Stop by it."""
-    fresh.run("from agentkit.lab.notebook import setup\nsetup()\nimport nest_asyncio; nest_asyncio.apply()")
+    fresh.run("from agentkit.lab.host.notebook import setup\nsetup()\nimport nest_asyncio; nest_asyncio.apply()")
     fresh.begin(WAITS["gather"])
     name, _ = fresh.stop(timeout=BOUND)
     assert name == "CancelledError"
@@ -231,7 +231,7 @@ def test_setup_in_a_thread_of_a_kernel_says_that_stop_does_not_reach_it(ready: K
 def test_setup_without_signal_handlers_uses_one_heartbeat(fresh: Kernel) -> None:
     """Where a loop takes no signal handlers, as on Windows, a single task wakes it and Stop works too."""
     fresh.run("import signal; del signal.SIGURG")
-    assert fresh.run("from agentkit.lab.notebook import setup\nsetup(); setup()") == LINE * 2
+    assert fresh.run("from agentkit.lab.host.notebook import setup\nsetup(); setup()") == LINE * 2
     names = "print([task.get_name() for task in asyncio.all_tasks() if 'heartbeat' in task.get_name()])"
     assert fresh.run(f"import asyncio; {names}") == "['agentkit-heartbeat']\n"
     fresh.begin(WAITS["gather"])

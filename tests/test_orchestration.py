@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from agentkit.agent import Agent, ChatAgent
 from agentkit.executor import ParallelAgentExecutor
-from agentkit.lab.clock import simulate
-from agentkit.lab.provider import Provider
+from agentkit.lab.loops.virtual import simulate
+from agentkit.lab.provider.provider import Provider
 from agentkit.orchestration import ParallelOrchestrator, SequentialOrchestrator
 from agentkit.retry import RetryPolicy
 from agentkit.semaphore import CapacityLimiter

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentkit.executor import ParallelAgentExecutor
-from agentkit.lab.clock import simulate
+from agentkit.lab.loops.virtual import simulate
 from agentkit.orchestration import Pipeline
 from agentkit.report.outcome import span
 from agentkit.retry import RetryPolicy

@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 
-from agentkit import CapacityLimiter, Outcome, ParallelAgentExecutor, RateLimiter, Reply, Report, Usage, span
-from agentkit.lab import plots
-from agentkit.lab.calls import Call, Log
-from agentkit.lab.clock import simulate
-from agentkit.lab.plots import bars, events
+from agentkit import CapacityLimiter, Outcome, ParallelAgentExecutor, RateLimiter, Reply, Report, Usage, plots, span
+from agentkit.lab.loops.virtual import simulate
+from agentkit.lab.provider.call_log import Call, Log
+from agentkit.plots import bars, events
 from agentkit.report.outcome import Attempt, Span
 
 
@@ -591,7 +590,7 @@ def test_Chart_leaves_matplotlib_alone() -> None:
     code = """
 import sys
 from agentkit import Outcome, Report
-from agentkit.lab import plots
+from agentkit import plots
 chart = plots.timeline(Report([Outcome(0, "a", "success", started=0.0, finished=1.0)]))
 repr(chart), chart.facts, chart.alt
 assert "matplotlib" not in sys.modules, "stating facts needs no matplotlib"

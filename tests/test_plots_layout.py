@@ -16,11 +16,10 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from agentkit import Outcome, Reply, Report, Usage
-from agentkit.lab import plots
-from agentkit.lab.calls import Call
-from agentkit.lab.plots import spans
-from agentkit.lab.plots.style import plain
+from agentkit import Outcome, Reply, Report, Usage, plots
+from agentkit.lab.provider.call_log import Call
+from agentkit.plots import spans
+from agentkit.plots.style import plain
 from agentkit.report.outcome import Attempt, Span
 
 STATUSES = ("success", "failed", "timeout", "cancelled", "rejected")

@@ -12,11 +12,11 @@ from typing import Any
 import openai
 import pytest
 
-from agentkit.lab.clock import simulate
-from agentkit.lab.faults import Faults
-from agentkit.lab.latency import Latency
-from agentkit.lab.limits import Limits
-from agentkit.lab.provider import Provider
+from agentkit.lab.loops.virtual import simulate
+from agentkit.lab.provider.faults import Faults
+from agentkit.lab.provider.latency import Latency
+from agentkit.lab.provider.provider import Provider
+from agentkit.lab.provider.quota import Limits
 
 INSTANT = Latency.preset("instant")
 THREE = Limits(requests_per_minute=3, count_failed=False)

@@ -12,7 +12,7 @@ from openai.types import CompletionUsage
 
 from agentkit.agent import Reply, Usage
 from agentkit.executor import ParallelAgentExecutor
-from agentkit.lab.clock import simulate
+from agentkit.lab.loops.virtual import simulate
 from agentkit.report import Report, peak, percentile
 from agentkit.report.outcome import Outcome, span
 

@@ -13,12 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentkit.hints import go_duration, retry_after
-from agentkit.lab.clock import simulate
-from agentkit.lab.errors import ERRORS
-from agentkit.lab.faults import Fault, Faults
-from agentkit.lab.provider import Provider
-from agentkit.ratelimit import NeverFits
+from agentkit.lab.loops.virtual import simulate
+from agentkit.lab.provider.errors import ERRORS
+from agentkit.lab.provider.faults import Fault, Faults
+from agentkit.lab.provider.provider import Provider
+from agentkit.limits import NeverFits, go_duration, retry_after
 from agentkit.retry import RetryBudget, RetryPolicy
 from agentkit.retry.failures import classify
 from agentkit.semaphore import QueueFull

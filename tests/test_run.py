@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agentkit.executor import ParallelAgentExecutor
-from agentkit.lab.clock import simulate
+from agentkit.lab.loops.virtual import simulate
 from agentkit.semaphore import CapacityLimiter
 
 Strays = Callable[[], list[str]]

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentkit.lab.hand import Play, play
-from agentkit.lab.interleaving import Interleaving, Step
-from agentkit.lab.lost import lost_update
-from agentkit.lab.orders import BadScenario
-from agentkit.lab.races import explore
+from agentkit.lab.explorer.explore import explore
+from agentkit.lab.explorer.lost_update import lost_update
+from agentkit.lab.explorer.play import Play, play
+from agentkit.lab.explorer.search import BadScenario
+from agentkit.lab.loops.interleaving import Interleaving, Step
 from agentkit.lab.widgets import Scheduler
 
 CELL = """\

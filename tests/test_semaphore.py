@@ -12,7 +12,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from agentkit.lab.clock import Deadlock, simulate
+from agentkit.lab.loops.virtual import Deadlock, simulate
 from agentkit.semaphore import CapacityLimiter, LimiterStatistics, QueueFull
 
 

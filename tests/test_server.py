@@ -16,13 +16,13 @@ import httpx2
 import openai
 import pytest
 
-from agentkit.lab.clock import simulate
-from agentkit.lab.faults import Fault, Faults
-from agentkit.lab.latency import Latency
-from agentkit.lab.limits import Limits, presets
-from agentkit.lab.provider import Provider
-from agentkit.lab.server import Server
-from agentkit.lab.transport import InProcessTransport
+from agentkit.lab.loops.virtual import simulate
+from agentkit.lab.provider.faults import Fault, Faults
+from agentkit.lab.provider.latency import Latency
+from agentkit.lab.provider.provider import Provider
+from agentkit.lab.provider.quota import Limits, presets
+from agentkit.lab.provider.server import Server
+from agentkit.lab.provider.transport import InProcessTransport
 
 INSTANT = Latency.preset("instant")
 Shell = Callable[[Provider, Callable[[httpx2.AsyncClient], Any]], Any]
@@ -313,7 +313,7 @@ def python(code: str) -> str:
 
 def test_Server_does_not_outlive_the_interpreter() -> None:
     """A script that forgets to close its server ends all the same."""
-    code = "from agentkit.lab.provider import Provider; s = Provider().serve().start(); print(s.port)"
+    code = "from agentkit.lab.provider.provider import Provider; s = Provider().serve().start(); print(s.port)"
     port = int(python(code))
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=1)
@@ -324,7 +324,7 @@ def test_Server_works_where_nest_asyncio_was_applied() -> None:
     code = """
 import warnings; warnings.simplefilter("ignore")
 import asyncio, nest_asyncio; nest_asyncio.apply()
-from agentkit.lab.provider import Provider
+from agentkit.lab.provider.provider import Provider
 async def main(server):
     async with server.client() as client:
         answer = await client.responses.create(model="small", input="served")
@@ -336,8 +336,8 @@ with Provider("open").serve() as server:
 
 
 def test_server_command_serves_logs_and_sums_up() -> None:
-    """`python -m agentkit.lab.server` prints its URL, a line per call, and its statistics when interrupted."""
-    command = [sys.executable, "-m", "agentkit.lab.server", "--preset", "free", "--log"]
+    """`python -m agentkit.lab.provider.server` prints its URL, a line per call, and its statistics when interrupted."""
+    command = [sys.executable, "-m", "agentkit.lab.provider.server", "--preset", "free", "--log"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         url = process.stdout.readline().split()[1]
@@ -357,7 +357,7 @@ def test_server_command_serves_logs_and_sums_up() -> None:
 
 def test_server_command_help_explains_each_preset(capsys: pytest.CaptureFixture[str]) -> None:
     """`--help` has a line for each preset."""
-    from agentkit.lab.server import main
+    from agentkit.lab.provider.server import main
 
     with pytest.raises(SystemExit):
         main(["--help"])

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from agentkit.lab.races import explore
+from agentkit.lab.explorer.explore import explore
 from agentkit.state import Conflict, ConversationState, SharedState, VersionedState
 from agentkit.state.frozen import FrozenDict, Log, freeze, thaw
 

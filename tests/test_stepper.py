@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentkit.lab.clock import Deadlock, simulate
-from agentkit.lab.looptrace import LoopTrace, block, trace
-from agentkit.lab.loopview import panel
+from agentkit.lab.loops.virtual import Deadlock, simulate
+from agentkit.lab.tracer.trace import LoopTrace, block, trace
+from agentkit.lab.tracer.view import panel
 from agentkit.lab.widgets import Stepper
 
 TEAM = """\

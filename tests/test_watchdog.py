@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from agentkit.executor.watchdog import Watchdog
-from agentkit.lab.clock import simulate
+from agentkit.lab.loops.virtual import simulate
 
 
 def now() -> float:

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from agentkit.lab.snapshot import Snapshot, Try
+from agentkit.lab.control_room.live_picture import picture
+from agentkit.lab.control_room.snapshot import Snapshot, Try
 from agentkit.lab.widgets import predict, tune
-from agentkit.lab.widgets.live_picture import picture
 
 
 class Picture:

@@ -22,8 +22,7 @@ from agentkit.executor.watchdog import Watchdog
 from agentkit.report.outcome import Attempt, Outcome, Span
 
 if TYPE_CHECKING:
-    from agentkit.budget import Budget, Claim
-    from agentkit.ratelimit import RateLimiter, Reservation
+    from agentkit.limits import Budget, Claim, RateLimiter, Reservation
     from agentkit.retry import RetryPolicy
 
 __all__ = ["Attempter", "Leave"]
@@ -213,7 +212,7 @@ class Attempter:
 
     def _tells_of_the_limit(self, error: BaseException) -> bool:
         """Whether too many were in flight; a refusal with a hint is about the rate, and the pause meets it."""
-        from agentkit.hints import retry_after
+        from agentkit.limits import retry_after
         from agentkit.retry.failures import is_overload  # only adaptive limits ask
 
         return is_overload(error) and (self.retries is None or retry_after(error) is None)

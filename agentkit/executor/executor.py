@@ -16,8 +16,8 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from agentkit.executor.agent_call import as_coroutine_function, isolated
 from agentkit.executor.attempt import Attempter
+from agentkit.executor.call import as_coroutine_function, isolated
 from agentkit.executor.mapping import Mapping
 from agentkit.executor.progress import progress_bar
 from agentkit.executor.run import Run
@@ -27,9 +27,8 @@ from agentkit.report import Report, attach
 from agentkit.semaphore import CapacityLimiter
 
 if TYPE_CHECKING:
-    from agentkit.budget import Budget
     from agentkit.journal import Journal
-    from agentkit.ratelimit import RateLimiter
+    from agentkit.limits import Budget, RateLimiter
     from agentkit.retry import RetryPolicy
 
 __all__ = ["ParallelAgentExecutor"]

@@ -26,7 +26,7 @@ from agentkit.report.stalls import Heart, Stall, is_real
 from agentkit.semaphore import CapacityLimiter
 
 if TYPE_CHECKING:
-    from agentkit.journal.ledger import Ledger
+    from agentkit.journal.writer import Ledger
 
 __all__ = ["Reader", "Run", "RunStatistics"]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from agentkit.journal.file import JournalError
 from agentkit.journal.journal import Journal, JournalRecord, JournalStatistics
-from agentkit.journal.ledger import Follower, Ledger
+from agentkit.journal.writer import Follower, Ledger
 
 __all__ = [
     "Follower",

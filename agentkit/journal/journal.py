@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agentkit.journal.codec import Packer
 from agentkit.journal.file import JournalError, JournalFile
-from agentkit.journal.ledger import Follower, Ledger, named
-from agentkit.journal.packing import Packer
+from agentkit.journal.writer import Follower, Ledger, named
 
 if TYPE_CHECKING:
     import pandas

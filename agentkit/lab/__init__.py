@@ -11,55 +11,56 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentkit.lab.claims import claim, ledger, surprising
-    from agentkit.lab.clock import Deadlock, VirtualLoop, simulate
+    from agentkit.lab.control_room.panel import ControlRoom
     from agentkit.lab.course import check, hint, quiz
     from agentkit.lab.data import data_path, documents, prompts
-    from agentkit.lab.faults import Fault, Faults
-    from agentkit.lab.hammering import Hammering, hammer, opcode_explore
-    from agentkit.lab.hand import Play, play
-    from agentkit.lab.latency import Latency
-    from agentkit.lab.limits import Limits
-    from agentkit.lab.looptrace import LoopTrace, block, trace
-    from agentkit.lab.notebook import setup
-    from agentkit.lab.provider import Provider
-    from agentkit.lab.races import Exploration, explore
-    from agentkit.lab.widgets import ControlRoom, Scheduler, Stepper
+    from agentkit.lab.explorer.explore import Exploration, explore
+    from agentkit.lab.explorer.play import Play, play
+    from agentkit.lab.explorer.threads import Hammering, hammer, opcode_explore
+    from agentkit.lab.host.notebook import setup
+    from agentkit.lab.loops.virtual import Deadlock, VirtualLoop, simulate
+    from agentkit.lab.provider.faults import Fault, Faults
+    from agentkit.lab.provider.latency import Latency
+    from agentkit.lab.provider.provider import Provider
+    from agentkit.lab.provider.quota import Limits
+    from agentkit.lab.tracer.trace import LoopTrace, block, trace
+    from agentkit.lab.widgets import Scheduler, Stepper
     from agentkit.lab.widgets.predict import predict
     from agentkit.lab.widgets.tune import tune
 
 _HOME = {
-    "ControlRoom": "widgets",
-    "Deadlock": "clock",
-    "Exploration": "races",
-    "Fault": "faults",
-    "Faults": "faults",
-    "Hammering": "hammering",
-    "Latency": "latency",
-    "Limits": "limits",
-    "LoopTrace": "looptrace",
-    "Play": "hand",
-    "Provider": "provider",
+    "ControlRoom": "control_room.panel",
+    "Deadlock": "loops.virtual",
+    "Exploration": "explorer.explore",
+    "Fault": "provider.faults",
+    "Faults": "provider.faults",
+    "Hammering": "explorer.threads",
+    "Latency": "provider.latency",
+    "Limits": "provider.quota",
+    "LoopTrace": "tracer.trace",
+    "Play": "explorer.play",
+    "Provider": "provider.provider",
     "Scheduler": "widgets",
     "Stepper": "widgets",
-    "VirtualLoop": "clock",
-    "block": "looptrace",
+    "VirtualLoop": "loops.virtual",
+    "block": "tracer.trace",
     "check": "course",
     "claim": "claims",
     "data_path": "data",
     "documents": "data",
-    "explore": "races",
-    "hammer": "hammering",
+    "explore": "explorer.explore",
+    "hammer": "explorer.threads",
     "hint": "course",
     "ledger": "claims",
-    "opcode_explore": "hammering",
-    "play": "hand",
+    "opcode_explore": "explorer.threads",
+    "play": "explorer.play",
     "predict": "widgets",
     "prompts": "data",
     "quiz": "course",
-    "setup": "notebook",
-    "simulate": "clock",
+    "setup": "host.notebook",
+    "simulate": "loops.virtual",
     "surprising": "claims",
-    "trace": "looptrace",
+    "trace": "tracer.trace",
     "tune": "widgets",
 }
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from agentkit.agent import Reply, Usage
 from agentkit.executor import ParallelAgentExecutor
-from agentkit.executor.agent_call import is_async
+from agentkit.executor.call import is_async
 from agentkit.executor.run import Run
 from agentkit.orchestration.routing import RoutingError, briefs_of, by_name, joined_by, routed
 from agentkit.orchestration.turnlog import Log

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from agentkit.executor import ParallelAgentExecutor
-from agentkit.orchestration.station import Intake, Output, StageStatistics, Station
+from agentkit.orchestration.stage import Intake, Output, StageStatistics, Station
 from agentkit.report import Report, attach
 from agentkit.report.outcome import Outcome
 

@@ -20,7 +20,7 @@ from typing import Any
 from agentkit.agent import ChatAgent, Reply
 from agentkit.executor import ParallelAgentExecutor
 from agentkit.executor.lending import holder, lent
-from agentkit.journal.ledger import Ledger
+from agentkit.journal.writer import Ledger
 from agentkit.report import Report
 from agentkit.report.outcome import Outcome, Reads, current, span
 from agentkit.state.conversation import ConversationState

@@ -164,8 +164,8 @@ class Report(Reads):
         return pandas.DataFrame(rows, columns=COLUMNS).set_index("task_id")
 
     def plot(self, kind: str = "timeline", **options: Any) -> Any:
-        """Draw the run: `"timeline"`, `"in_flight"`, `"queue_depth"` and others; see `agentkit.lab.plots`."""
-        from agentkit.lab import plots
+        """Draw the run: `"timeline"`, `"in_flight"`, `"queue_depth"` and others; see `agentkit.plots`."""
+        from agentkit import plots
 
         return plots.draw(kind, self, **options)
 

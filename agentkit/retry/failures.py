@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from agentkit.hints import headers_of
+from agentkit.limits import headers_of
 
 __all__ = ["Kind", "classify", "is_overload"]
 

@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
-from agentkit.hints import PATIENCE, retry_after
+from agentkit.limits import PATIENCE, retry_after
 from agentkit.retry.failures import Kind, classify
 from agentkit.retry.retries import Retries, RetryBudget, RetryStatistics
 

@@ -14,8 +14,8 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agentkit.hints import PATIENCE, retry_after
-from agentkit.hints.pause import Pause
+from agentkit.limits import PATIENCE, retry_after
+from agentkit.limits.pause import Pause
 
 if TYPE_CHECKING:
     from agentkit.retry.policy import RetryPolicy

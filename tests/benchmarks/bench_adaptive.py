@@ -18,9 +18,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from agentkit.hints import retry_after
-from agentkit.lab.clock import simulate
-from agentkit.ratelimit import RateLimiter
+from agentkit.lab.loops.virtual import simulate
+from agentkit.limits import RateLimiter, retry_after
 from agentkit.retry import RetryPolicy
 from agentkit.semaphore import CapacityLimiter
 from agentkit.semaphore.adaptive import AdaptiveLimiter

@@ -12,10 +12,10 @@ from statistics import median
 import ipywidgets as widgets
 import pytest
 
-from agentkit.lab.control import Operation
-from agentkit.lab.knobs import Knobs
-from agentkit.lab.pace import Engine
-from agentkit.lab.widgets import ControlRoom
+from agentkit.lab.control_room.engine import Engine
+from agentkit.lab.control_room.knobs import Knobs
+from agentkit.lab.control_room.operation import Operation
+from agentkit.lab.control_room.panel import ControlRoom
 
 BUSY = Knobs(max_concurrency=100, requests_per_minute=None, latency=2.0)
 PROMPTS = [f"question {i}" for i in range(250)]

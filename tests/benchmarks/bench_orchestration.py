@@ -35,14 +35,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agentkit import plots
 from agentkit.agent import ChatAgent
 from agentkit.executor import ParallelAgentExecutor
-from agentkit.lab import plots
-from agentkit.lab.answers import teaching_answer
-from agentkit.lab.clock import simulate
-from agentkit.lab.provider import Provider
+from agentkit.lab.loops.virtual import simulate
+from agentkit.lab.provider.answers import teaching_answer
+from agentkit.lab.provider.provider import Provider
+from agentkit.limits import RateLimiter
 from agentkit.orchestration import CoordinatorOrchestrator, ParallelOrchestrator, Pipeline, SequentialOrchestrator
-from agentkit.ratelimit import RateLimiter
 from agentkit.report import Report
 from agentkit.retry import RetryPolicy
 

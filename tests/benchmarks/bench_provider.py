@@ -22,12 +22,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from agentkit.lab.clock import simulate
-from agentkit.lab.latency import Latency
-from agentkit.lab.limits import Limits
-from agentkit.lab.provider import Provider
-from agentkit.lab.server import Server
-from agentkit.lab.transport import in_process_client
+from agentkit.lab.loops.virtual import simulate
+from agentkit.lab.provider.latency import Latency
+from agentkit.lab.provider.provider import Provider
+from agentkit.lab.provider.quota import Limits
+from agentkit.lab.provider.server import Server
+from agentkit.lab.provider.transport import in_process_client
 
 MESSAGES: list[Any] = [{"role": "user", "content": "hello " * 20}]
 ROUNDS, CALLS, AT_ONCE = 41, 100, 25

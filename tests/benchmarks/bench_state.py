@@ -17,9 +17,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from agentkit.lab.clock import simulate
-from agentkit.lab.plots import Chart, ways
+from agentkit.lab.loops.virtual import simulate
 from agentkit.locks import KeyedLock, TracedLock
+from agentkit.plots import Chart, ways
 from agentkit.state import ConversationState, SharedState, VersionedState
 
 WRITERS = (1, 10, 100)

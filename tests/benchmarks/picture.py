@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agentkit.lab.plots.chart import Chart
-from agentkit.lab.plots.style import INK, SOFT, heading, page
+from agentkit.plots.chart import Chart
+from agentkit.plots.style import INK, SOFT, heading, page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -251,7 +251,7 @@ def makespan(system: str, clock: str = "real") -> Figures:
         return (time_now() - began) / bound
 
     if clock == "virtual":
-        from agentkit.lab.clock import simulate
+        from agentkit.lab.loops.virtual import simulate
 
         return {"ratio": simulate(main, WAYS[system])}
     pairs = [[asyncio.run(main(way)) for way in (WAYS["gather"], WAYS[system])] for _ in range(5)]

@@ -84,7 +84,7 @@ def server(course: Path) -> Iterator[Server]:
     env = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")}
     for kind in ("SETTINGS", "WORKSPACES"):  # the reader's theme and open tabs are not looked at, and not changed
         env[f"JUPYTERLAB_{kind}_DIR"] = str(course.parent / kind.lower())
-    command = [sys.executable, "-m", "agentkit.lab.notebook", "lab"]
+    command = [sys.executable, "-m", "agentkit.lab.host.notebook", "lab"]
     log = course.parent / "server.log"  # a file, since a pipe that nobody reads is full one day
     with log.open("w") as file, subprocess.Popen(command, cwd=course.parent, env=env, stderr=file) as process:
         try:

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 LESSONS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 
-READY = "from agentkit.lab.notebook import setup\nsetup()"
+READY = "from agentkit.lab.host.notebook import setup\nsetup()"
 WAITING = """\
 import asyncio
 async def agent():

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 CELLS = (
-    "from agentkit.lab import setup\nfrom agentkit.lab.widgets import ControlRoom\nsetup()",
+    "from agentkit.lab import setup\nfrom agentkit.lab.control_room.panel import ControlRoom\nsetup()",
     "room = ControlRoom({})\nroom",
     "import asyncio\n"
     "while room.phase in ('ready', 'running', 'paused', 'stopping'):\n"

@@ -17,11 +17,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from agentkit.lab.errors import ERRORS
-from agentkit.lab.faults import Fault, Faults
-from agentkit.lab.latency import Latency
-from agentkit.lab.limits import Limits
-from agentkit.lab.provider import Provider
+from agentkit.lab.provider.errors import ERRORS
+from agentkit.lab.provider.faults import Fault, Faults
+from agentkit.lab.provider.latency import Latency
+from agentkit.lab.provider.provider import Provider
+from agentkit.lab.provider.quota import Limits
 
 TEXT = "The cat sat on the mat."
 GOOD = {

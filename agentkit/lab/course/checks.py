@@ -29,9 +29,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from agentkit.lab.clock import Deadlock, simulate
 from agentkit.lab.course.exercise import Case, Exercise, Verdict, bounds, words
 from agentkit.lab.course.registry import exercise
+from agentkit.lab.loops.virtual import Deadlock, simulate
 
 __all__ = ["NOT_YET", "check", "hint", "run_cases"]
 

@@ -6,10 +6,9 @@ into the state of an `Image`, never into an `Output`; a callback computes or pos
 
 from __future__ import annotations
 
-from agentkit.lab.widgets.control_room import ControlRoom
 from agentkit.lab.widgets.predict import Prediction, predict
 from agentkit.lab.widgets.scheduler import Scheduler
 from agentkit.lab.widgets.stepper import Stepper
 from agentkit.lab.widgets.tune import Tuner, tune
 
-__all__ = ["ControlRoom", "Prediction", "Scheduler", "Stepper", "Tuner", "predict", "tune"]
+__all__ = ["Prediction", "Scheduler", "Stepper", "Tuner", "predict", "tune"]

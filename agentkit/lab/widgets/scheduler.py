@@ -3,7 +3,7 @@
 What it holds: `Scheduler`, a button for each agent of a scenario, undo, reset, and a goal to reach.
 Guarantees: the panel shows what came of the choices so far, whatever they are; the same choices, the same panel.
 Strategy: the choices, a string like `ABAB`, are the only state. Each of them is a run from the start
-(`agentkit.lab.hand.play`, virtual time), over before the panel shows it: nothing is left running, and undo is exact.
+(`agentkit.lab.play`, virtual time), over before the panel shows it: nothing is left running, and undo is exact.
 Opened by notebook 04.
 """
 
@@ -17,10 +17,10 @@ from typing import Any
 import ipywidgets as widgets
 import traitlets
 
-from agentkit.lab.hand import Play, play, where
-from agentkit.lab.loopview import Place, code
-from agentkit.lab.lost import lost_update
-from agentkit.lab.plots.style import CALLING, TROUBLE
+from agentkit.lab.explorer.lost_update import lost_update
+from agentkit.lab.explorer.play import Play, play, where
+from agentkit.lab.tracer.view import Place, code
+from agentkit.plots.style import CALLING, TROUBLE
 
 __all__ = ["GOALS", "Scheduler"]
 

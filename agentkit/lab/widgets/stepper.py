@@ -2,7 +2,7 @@
 
 What it holds: `Stepper`, a slider that walks through a run of your own coroutine.
 Guarantees: the panel always shows the step of the slider; the `repr` states the same facts, equal in every run.
-Strategy: the run is over before the first step is shown (`agentkit.lab.looptrace.trace`, virtual time), so moving the
+Strategy: the run is over before the first step is shown (`agentkit.lab.trace`, virtual time), so moving the
 slider runs nothing and nothing can be left behind. An error in your coroutine is the last thing the steps show.
 Opened by notebook 02.
 """
@@ -14,9 +14,9 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from agentkit.lab.looptrace import few, trace
-from agentkit.lab.loopview import panel
-from agentkit.lab.standing import amount
+from agentkit.lab.loops.task_state import amount
+from agentkit.lab.tracer.trace import few, trace
+from agentkit.lab.tracer.view import panel
 
 __all__ = ["Stepper"]
 

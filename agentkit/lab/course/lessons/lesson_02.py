@@ -15,8 +15,8 @@ from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
-from agentkit.lab.clock import simulate
 from agentkit.lab.course.exercise import Exercise, Question, swap
+from agentkit.lab.loops.virtual import simulate
 
 __all__ = ["EXERCISES", "QUIZ", "Diary", "Office", "pause"]
 

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from agentkit.lab.course.exercise import Exercise, Question, swap
-from agentkit.lab.hand import play
-from agentkit.lab.races import explore
+from agentkit.lab.explorer.explore import explore
+from agentkit.lab.explorer.play import play
 
 __all__ = ["EXERCISES", "QUIZ", "Till", "rounds_of"]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agentkit.lab.course.exercise import Exercise, Question, swap
-from agentkit.ratelimit.tokenbucket import TokenBucket
+from agentkit.limits.token_bucket import TokenBucket
 
 __all__ = ["EXERCISES", "QUIZ", "taken"]
 

@@ -1,0 +1,181 @@
+"""Every order in which a few asyncio tasks can run: find the race, see it, prove it gone.
+
+What it holds: `explore`, and its result `Exploration`.
+Guarantees: the same scenario gives the same runs, counts and table every time and on every supported Python.
+Strategy: run the scenario on fresh state again and again on the virtual loop, whose ready queue asks which waiting
+step goes next. The first run takes asyncio's own order (first in, first out); then come all runs that depart from it
+once, then twice, and so on, so the first failure found departs least. (The idea of delay-bounded scheduling: Emmi,
+Qadeer and Rakamarić, 2011.) Opened by notebook 04. For threads: `agentkit.lab.explorer.threads`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import html
+import itertools
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from agentkit.lab.explorer.search import Search
+from agentkit.lab.loops.interleaving import Interleaving
+
+__all__ = ["Exploration", "explore"]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Exploration:
+    """What `explore` found; its `repr` tells it in full."""
+
+    scenario: str
+    """Name of the scenario."""
+    runs: int
+    """Orders tried; no two alike."""
+    outcomes: dict[str, int]
+    """How many orders came to each outcome, in the order of discovery."""
+    failures: int
+    """Orders that broke the invariant, raised, got stuck, or (without an invariant) came to another outcome."""
+    first_failure: int | None
+    """The run that failed first, counted from 1; None if none did."""
+    departures: int | None
+    """How often that run departs from asyncio's own order."""
+    exhausted: bool
+    """Whether every order was tried."""
+    interleaving: Interleaving | None
+    """That run, line by line; None if none failed."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether no order tried failed."""
+        return not self.failures
+
+    @property
+    def proved(self) -> bool:
+        """Whether every order was tried and none failed."""
+        return self.exhausted and not self.failures
+
+    def _headline(self) -> str:
+        orders = f"{self.runs:,} order{'s' * (self.runs != 1)}"
+        if self.proved:
+            return f"{self.scenario}: proved, it holds in every order there is ({orders})"
+        tried = f"every order tried ({self.runs:,})" if self.exhausted else f"{orders} tried, not all there are"
+        if self.holds:
+            return f"{self.scenario}: no failure and no proof, {tried}; raise max_runs or make the scenario smaller"
+        off = f"{self.departures} departure{'s' * (self.departures != 1)} from" if self.departures else "in"
+        return (
+            f"{self.scenario}: {self.failures:,} of {self.runs:,} orders fail, the first is run {self.first_failure}, "
+            f"{off} asyncio's own order; {tried}"
+        )
+
+    def _counts(self) -> str:
+        most = [f"{outcome} ×{count:,}" for outcome, count in itertools.islice(self.outcomes.items(), 8)]
+        return (
+            "outcomes: " + ", ".join(most) + (f", and {len(self.outcomes) - 8} more" if len(self.outcomes) > 8 else "")
+        )
+
+    def __repr__(self) -> str:
+        text = f"{self._headline()}\n{self._counts()}"
+        if self.interleaving is not None:
+            text += f"\nhow it comes to {self.interleaving.outcome}:\n{self.interleaving!r}"
+        return text
+
+    def _repr_html_(self) -> str:
+        parts = [f"<p><b>{html.escape(self._headline())}</b><br>{html.escape(self._counts())}</p>"]
+        if self.interleaving is not None:
+            parts.append(f"<p>How it comes to {html.escape(self.interleaving.outcome)}:</p>")
+            parts.append(self.interleaving._repr_html_())
+        return "".join(parts)
+
+
+def explore(
+    scenario: Callable[[], Any],
+    invariant: Callable[[Any], Any] | None = None,
+    *,
+    max_runs: int = 5_000,
+    max_deviations: int | None = None,
+    any_latency: bool = True,
+    stop_at_first: bool = False,
+) -> Exploration:
+    """Run `scenario` in every order its tasks can take, and report the orders that break `invariant`.
+
+    >>> async def two_agents():
+    ...     counter = 0
+    ...     async def agent():
+    ...         nonlocal counter
+    ...         read = counter
+    ...         await asyncio.sleep(0)
+    ...         counter = read + 1
+    ...     await asyncio.gather(agent(), agent())
+    ...     return counter
+    >>> explore(two_agents, lambda counter: counter == 2)
+    two_agents: 4 of 6 orders fail, the first is run 1, in asyncio's own order; every order tried (6)
+    outcomes: 1 ×4, 2 ×2
+    how it comes to 1:
+    step  task     line  source                  counter
+       1  agent-1     5  read = counter          0
+                      6  await asyncio.sleep(0)  0
+       2  agent-2     5  read = counter          0
+                      6  await asyncio.sleep(0)  0
+       3  agent-1     7  counter = read + 1      0 → 1
+       4  agent-2     7  counter = read + 1      1 → 1
+
+    `scenario` makes fresh state each time. It is an async function that runs its tasks and returns what to judge, or a
+    plain one that returns coroutines, or `(state, coroutines)`, and then `state` is judged. `invariant(value)` returns
+    whether all is well, or asserts it. Without one, an order fails if its outcome differs from the first order's.
+    An exception or a deadlock is a failure too.
+
+    What it shows: asyncio itself is first in, first out; other orders stand for a network that answers sooner or later
+    than it did here. So with `any_latency` a sleep may end at any moment, as an answer may; False keeps sleeps as
+    written, and reorders only what is ready at one instant. A task switches at an `await` and nowhere else:
+    threads are another matter. The count of orders is no probability. Where every order was tried and none failed,
+    `proved` is True, for this many tasks and this input; `max_runs` and `max_deviations` bound the search.
+    Works in a script and in a notebook cell alike, without `await`.
+    """
+    if not callable(scenario):
+        raise TypeError(
+            f"scenario must be a function, got {type(scenario).__name__}; write explore(f), not explore(f())"
+        )
+    if max_runs < 1:
+        raise ValueError(f"max_runs must be 1 or more, got {max_runs}; each run tries one order")
+    if max_deviations is not None and max_deviations < 0:
+        raise ValueError(f"max_deviations must be 0 or more, got {max_deviations}; use None for no limit")
+    search = Search(scenario, invariant, any_latency)
+
+    def work() -> Exploration:
+        exhausted = search.run(max_runs, max_deviations, stop_at_first)
+        run, departures = (search.first.run, search.first.departures) if search.first else (None, None)
+        return Exploration(
+            search.name, search.runs, search.outcomes, search.failures, run, departures, exhausted, search.replay()
+        )
+
+    return _beside_a_running_loop(work, search)
+
+
+def _beside_a_running_loop(work: Callable[[], Exploration], search: Search) -> Exploration:
+    """Do the work here, or in a thread of its own where a loop is running already, as in a notebook cell."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return work()
+    box: list[Any] = []
+    context = contextvars.copy_context()
+
+    def inside() -> None:
+        try:
+            box.append(context.run(work))
+        except BaseException as error:
+            box.append(error)
+
+    thread = threading.Thread(target=inside, name="agentkit-explore", daemon=True)
+    thread.start()
+    try:
+        thread.join()
+    except KeyboardInterrupt:
+        search.stopped = True
+        thread.join(timeout=2)
+        raise
+    if isinstance(box[0], BaseException):
+        raise box[0]
+    return box[0]  # type: ignore[no-any-return]

@@ -1,0 +1,173 @@
+"""A few agents whose order you choose, step by step: `play`.
+
+What it holds: `play`, which runs a scenario in the order of your choices as far as they reach, and `Play`, how things
+stand then: who can go on, what happened line by line, and, at the end, whether the invariant broke, and why.
+Guarantees: the same choices give the same play every time, on every supported Python; nothing runs on after it.
+Strategy: fresh state and a run from the start for each play, on a loop that takes its tasks in the order of the
+choices (as the explorer does); undo is a play with one choice less. Opened by notebook 04.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import html
+import io
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from agentkit.lab.explorer.lost_update import lost_update
+from agentkit.lab.explorer.play_loop import HandLoop, Pause
+from agentkit.lab.explorer.search import BadScenario, Search
+from agentkit.lab.loops.interleaving import Interleaving, show
+from agentkit.lab.loops.lineparts import line_parts
+from agentkit.lab.loops.task_state import Standing
+from agentkit.lab.loops.virtual import Deadlock
+from agentkit.lab.tracer.loop import aside
+
+__all__ = ["Play", "play", "where"]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Play:
+    """How a scenario stands after your choices."""
+
+    choices: str
+    """The agents that were given a step, in their order: `ABAB`."""
+    can_run: tuple[str, ...]
+    """The agents that can be given the next one; none when the run is over."""
+    standing: tuple[Standing, ...]
+    """Where each agent stands."""
+    table: Interleaving
+    """The lines that ran, and what they did to what the agents share."""
+    outcome: str | None
+    """What the run came to; None while it goes on."""
+    broke: bool | None
+    """Whether it broke the invariant, raised, or got stuck; None while nothing says so, as without an invariant."""
+    stuck: bool
+    """Whether it is a deadlock."""
+    why: str
+    """How it came to break; empty if it did not."""
+    printed: str
+    """What the agents printed."""
+    source: dict[str, dict[int, str]]
+    """The agents' code, by file or cell, and line."""
+    parts: dict[int, tuple[str, ...]]
+    """Lines that read and write what is shared, taken apart: `('read n', 'change', 'write n')`."""
+
+    @property
+    def verdict(self) -> str:
+        """How it stands, in a sentence."""
+        steps = f"{len(self.choices)} step{'s' * (len(self.choices) != 1)}"
+        if self.outcome is None:
+            return f"{steps}; {' or '.join(self.can_run)} can go next"
+        said = ", and the invariant holds" if self.broke is False else f": {self.why}" if self.why else ""
+        came = "it ended" if self.outcome == "None" else f"it came to {self.outcome}"
+        return f"{steps}; {came}{said}"
+
+    def __repr__(self) -> str:
+        agents = "\n".join(f"{each.task}: {where(each)}" for each in self.standing)
+        table = f"{self.table!r}\n" if self.table.steps else ""
+        return f"{table}{agents}\n{self.choices or 'no choice yet'}: {self.verdict}"
+
+    def _repr_html_(self) -> str:
+        agents = "<br>".join(html.escape(f"{each.task}: {where(each)}") for each in self.standing)
+        table = self.table._repr_html_() if self.table.steps else ""
+        return f"{table}<p>{agents}</p><p><b>{html.escape(f'{self.choices}: {self.verdict}')}</b></p>"
+
+
+def where(each: Standing) -> str:
+    """Say where an agent stands: `waits for Lock.acquire at line 25`."""
+    return each.what + (f" at line {each.line.number}" if each.line else "")
+
+
+def play(scenario: Callable[[], Any], choices: str = "", invariant: Callable[[Any], Any] | None = None) -> Play:
+    """Run `scenario`, giving steps to its agents A, B, … in the order of `choices`, and return how things stand.
+
+    >>> async def two_agents():
+    ...     counter = 0
+    ...     async def agent():
+    ...         nonlocal counter
+    ...         read = counter
+    ...         await asyncio.sleep(0)
+    ...         counter = read + 1
+    ...     await asyncio.gather(agent(), agent())
+    ...     return counter
+    >>> print(play(two_agents, "ABAB", lambda counter: counter == 2).verdict)
+    4 steps; it came to 1: B wrote counter in step 4 from what it had read in step 2, so what A wrote in step 3 is lost
+
+    A step runs an agent to its next `await` that has to wait: between two of those, no other agent can come in. Giving
+    a step to one that sleeps means that its answer is there now. `scenario` and `invariant` are those of `explore`:
+    the tasks that the scenario makes are the agents, in the order it makes them; tasks that agents make run at once.
+    Raises ValueError for a choice that cannot be made, naming those that can.
+    """
+    if not callable(scenario):
+        raise TypeError(f"scenario must be a function, got {type(scenario).__name__}; write play(f), not play(f())")
+    return aside(lambda: _play(scenario, choices, invariant))
+
+
+def _play(scenario: Callable[[], Any], choices: str, invariant: Callable[[Any], Any] | None) -> Play:
+    loop, printed, dice = HandLoop(choices), io.StringIO(), random.getstate()
+    random.seed(0)
+    try:
+        with contextlib.redirect_stdout(printed):
+            end = _run(Search(scenario, invariant, True), loop, printed)
+    finally:
+        random.setstate(dice)
+    loop.check_choices(end.standing)
+    over = end.outcome is not None
+    table = loop.notes.result(end.outcome or "")
+    return Play(
+        choices=choices,
+        can_run=() if over else loop.options,
+        standing=end.standing,
+        table=table,
+        outcome=end.outcome,
+        broke=end.broke if end.broke or (over and invariant is not None) else None,
+        stuck=end.stuck,
+        why=_why(table, end) if over else "",
+        printed=end.printed,
+        source=loop.source(),
+        parts={n: parts for code in loop.codes for n, parts in line_parts(code, table.shared).items()},
+    )
+
+
+@dataclass(slots=True)
+class _End:
+    """How a run stood when the choices, or the scenario, came to an end."""
+
+    outcome: str | None = None
+    broke: bool = False
+    stuck: bool = False
+    standing: tuple[Standing, ...] = ()
+    printed: str = ""
+
+
+def _run(search: Search, loop: HandLoop, printed: io.StringIO) -> _End:
+    end = _End()
+    loop.set_exception_handler(lambda *_: None)  # each step would print the same error again
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        try:
+            end.outcome, end.broke = search._judge(runner.run(search._body(loop, loop.notes)))
+        except Pause:
+            pass
+        except Deadlock:
+            end.outcome, end.broke, end.stuck = "a deadlock", True, True
+        except (BadScenario, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # what became of the scenario is what this is about
+            end.outcome, end.broke = show(error, 100), True
+        finally:  # what follows is cleaning up, and no part of the scenario
+            loop.choosing = False
+            loop.notes.stop()
+            end.standing, end.printed = loop.standing(), printed.getvalue()
+    return end
+
+
+def _why(table: Interleaving, end: _End) -> str:
+    """Say how the order of the steps broke it."""
+    if end.stuck:
+        return ", and ".join(f"{s.task} {where(s)}" for s in end.standing if s.state != "ended")
+    return lost_update(table) or "the invariant does not hold" * end.broke

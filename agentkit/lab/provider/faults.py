@@ -1,0 +1,93 @@
+"""What goes wrong, on purpose: by rate, or by script.
+
+What it holds: `Fault`, one thing that goes wrong; `Faults`, when; `FAULTS`, every kind by name.
+Guarantee: the same seed and the same request fail the same way, whatever the order of arrival; a repeat of the
+request draws anew, so that a retry may succeed.
+Strategy: errors replace the answer; the other faults damage an answer on its way, which is what clients test least.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from agentkit.lab.provider.errors import ERRORS
+
+__all__ = ["FAULTS", "Fault", "Faults"]
+
+FAULTS: dict[str, str] = {
+    **{name: f"{status}: {message.strip('{}').replace('_', ' ')}" for name, (status, _, _, message) in ERRORS.items()},
+    "slow_start": "the first byte comes `seconds` later",
+    "stall": "the answer stops half-way for `seconds`, then goes on",
+    "cut": "the connection closes before any answer",
+    "cut_stream": "the connection closes half-way",
+    "stream_error": "a stream carries an error half-way, and ends",
+    "no_done": "a stream ends without its [DONE] line",
+    "no_usage": "the answer does not say what it cost",
+    "malformed_json": "half of the JSON is missing",
+    "wrong_content_type": "a status of 200, and the HTML page of some gateway in place of the answer",
+}
+"""Every kind of fault: the errors of `ERRORS`, and the damages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that goes wrong.
+
+    >>> Fault("rate_limit", headers={"retry-after": "2"}).kind
+    'rate_limit'
+    """
+
+    kind: str
+    """A name of `FAULTS`."""
+    seconds: float = 3600.0
+    """How long `slow_start` and `stall` last; the usual 3600 outlasts any client's timeout."""
+    headers: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Headers of the error, such as `retry-after` or `x-should-retry`; they replace the usual ones."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in FAULTS:
+            raise ValueError(f"a fault must be one of {', '.join(FAULTS)}, got {self.kind!r}")
+        if not self.seconds >= 0:
+            raise ValueError(f"seconds must be 0 or more, got {self.seconds!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """When what goes wrong.
+
+    >>> faults = Faults(rates={"server_error": 0.05}, script={3: "cut"})
+    >>> faults.choose(3, "any text")
+    Fault(kind='cut', seconds=3600.0, headers={})
+    """
+
+    rates: Mapping[str | Fault, float] = field(default_factory=dict)
+    """Probability of each kind, or of each `Fault`; at most 1 in all."""
+    script: Mapping[int, str | Fault] = field(default_factory=dict)
+    """What happens to the first call (1), the second (2) and so on, counted as they arrive."""
+
+    def __post_init__(self) -> None:
+        for fault in (*self.rates, *self.script.values()):
+            _as_fault(fault)
+        if any(not 0 <= rate <= 1 for rate in self.rates.values()) or sum(self.rates.values()) > 1 + 1e-9:
+            raise ValueError(f"rates must be probabilities that add up to 1 at most, got {dict(self.rates)}")
+        if any(isinstance(call, bool) or not isinstance(call, int) or call < 1 for call in self.script):
+            raise ValueError(f"script must say which call: 1 for the first, 2 for the second, got {list(self.script)}")
+
+    def choose(self, call: int, seed: str) -> Fault | None:
+        """What happens to the call of that number; chance, if any, is decided by `seed` alone."""
+        if call in self.script:
+            return _as_fault(self.script[call])
+        if not self.rates:
+            return None
+        lot = random.Random(seed).random()
+        for fault, rate in self.rates.items():
+            if lot < rate:
+                return _as_fault(fault)
+            lot -= rate
+        return None
+
+
+def _as_fault(fault: str | Fault) -> Fault:
+    return fault if isinstance(fault, Fault) else Fault(fault)

@@ -1,0 +1,235 @@
+"""What a provider allows per minute, and how it says so in headers.
+
+What it holds: `Limits`, the settings of an account; `Quota`, the two buckets that enforce them; Go-style durations.
+Guarantee: what the headers and messages say follows two formulas, exact to the millisecond:
+time until this request fits = (used + requested - limit) / limit x 60 s;
+time until the bucket is full = (capacity - remaining) / limit x 60 s.
+Strategy: `agentkit.limits.token_bucket.TokenBucket` twice, requests and tokens, taken from together or not at all.
+The formulas were checked against 429 messages and headers that users published.
+Opened by notebook 07.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass, fields
+from email.utils import formatdate
+from functools import cache
+from typing import Any, Literal
+
+from agentkit.lab.data import data_path
+from agentkit.limits.token_bucket import TokenBucket
+
+__all__ = ["Limits", "Quota", "TooMuch", "go_duration", "presets", "settings"]
+
+_ROUNDING = 1e-6  # requests or tokens: what a float bucket may be off
+
+
+@cache
+def presets(name: str) -> dict[str, dict[str, Any]]:
+    """The presets of a data file, `rate_limits.json` or `latency.json`: what they set, and where it is from."""
+    return dict(json.loads(data_path(name).read_text(encoding="utf-8")))
+
+
+def settings(file: str, preset: str, record: type[Any]) -> dict[str, Any]:
+    """The fields of a record that a preset sets."""
+    known = presets(file)
+    if preset not in known:
+        raise ValueError(f"preset must be one of {', '.join(known)}, got {preset!r}; the choices are in data/{file}")
+    names = {field.name for field in fields(record)}
+    return {name: value for name, value in known[preset].items() if name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an account may use per minute, and what it is told when it wants more.
+
+    >>> Limits.preset("tier1").tokens_per_minute
+    30000
+    >>> Limits(requests_per_minute=300, quantum=1).burst
+    5.0
+    """
+
+    requests_per_minute: int | None = None
+    """Requests that may start per minute; None for no limit."""
+    tokens_per_minute: int | None = None
+    """LLM tokens, prompt and answer together, per minute; None for no limit."""
+    quantum: float = 60.0
+    """Seconds' worth of requests that may come at once: a minute's (60) or only a second's (1)."""
+    token_quantum: float = 60.0
+    """The same for tokens."""
+    count_failed: bool = True
+    """Whether a refused or failed request uses up a request too, as real providers have it.
+    "Used" in the refusal then includes the refused request itself, so that the announced wait is enough."""
+    charge: Literal["max_tokens", "actual"] = "max_tokens"
+    """What a request is charged when it arrives: its prompt and its `max_tokens`, or what it will really use.
+    A request that names no `max_tokens` is charged what it will use."""
+    refund: bool = False
+    """Whether what was charged and not used is given back when the answer is complete."""
+    hint: Literal["both", "retry-after", "retry-after-ms", "date", "none"] = "both"
+    """How a refusal says when to come back; with "none" it carries no rate-limit headers either."""
+    refusal_seconds: float = 0.0
+    """How long the provider takes to refuse; public logs show 6 seconds."""
+
+    def __post_init__(self) -> None:
+        for name in ("requests_per_minute", "tokens_per_minute"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name} must be a whole number of 1 or more, got {value!r}; use None for no limit")
+        for name in ("quantum", "token_quantum"):
+            if not 0 < getattr(self, name) <= 60:
+                raise ValueError(f"{name} must be above 0 and at most 60 seconds, got {getattr(self, name)!r}")
+        _one_of("charge", self.charge, ("max_tokens", "actual"))
+        _one_of("hint", self.hint, ("both", "retry-after", "retry-after-ms", "date", "none"))
+
+    @classmethod
+    def preset(cls, name: str) -> Limits:
+        """The limits of a preset of `data/rate_limits.json`."""
+        return cls(**settings("rate_limits.json", name, cls))
+
+    @property
+    def burst(self) -> float:
+        """Requests that may come at once."""
+        return math.inf if self.requests_per_minute is None else max(1.0, self.requests_per_minute * self.quantum / 60)
+
+
+@dataclass(frozen=True, slots=True)
+class TooMuch:
+    """Why a quota says no."""
+
+    kind: Literal["requests", "tokens", "too_large"]
+    """Which limit was hit; `too_large` can never fit, however long one waits."""
+    limit: int
+    """The limit per minute."""
+    used: int
+    """What counts as used now."""
+    requested: int
+    """What this request wants."""
+
+    @property
+    def wait_ms(self) -> int:
+        """Milliseconds until the request fits: the first formula."""
+        return max(1, _ceil_div((self.used + self.requested - self.limit) * 60_000, self.limit))
+
+
+class Quota:
+    """The two buckets of an account, under `Limits` that may change at any time.
+
+    >>> quota = Quota(Limits(tokens_per_minute=30_000), now=0)
+    >>> quota.take(29_937, now=0)
+    >>> quota.take(385, now=0).wait_ms
+    644
+    """
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        self._requests: TokenBucket | None = None
+        self._tokens: TokenBucket | None = None
+        self._limits = Limits()
+        self.apply(limits, now)
+
+    def apply(self, limits: Limits, now: float) -> None:
+        """Change the limits; what was used up stays used up."""
+        if limits is not self._limits:
+            self._requests = _fit(self._requests, limits.requests_per_minute, limits.quantum, now)
+            self._tokens = _fit(self._tokens, limits.tokens_per_minute, limits.token_quantum, now)
+            self._limits = limits
+
+    def take(self, tokens: int, now: float) -> TooMuch | None:
+        """Take one request and `tokens` tokens, or neither; return what stood in the way."""
+        limits = self._limits
+        if self._tokens and tokens > self._tokens.capacity:
+            kind: Literal["requests", "tokens", "too_large"] = "too_large"
+        elif self._requests and not self._requests.try_take(1, now):
+            kind = "requests"
+        elif self._tokens and not self._tokens.try_take(tokens, now):
+            kind = "tokens"
+            if self._requests:
+                self._requests.give_back(1, now)
+        else:
+            return None
+        if limits.count_failed and self._requests:
+            self._requests.charge(1, now)
+        bucket, limit, wants = (
+            (self._requests, limits.requests_per_minute, 1)
+            if kind == "requests"
+            else (self._tokens, limits.tokens_per_minute, tokens)
+        )
+        assert bucket is not None
+        assert limit is not None
+        return TooMuch(kind, limit, math.ceil(limit - bucket.credit(now) - _ROUNDING), wants)
+
+    def give_back(self, requests: int, tokens: int, now: float) -> None:
+        """Return what was charged and turned out not to be used."""
+        if self._requests and requests:
+            self._requests.give_back(requests, now)
+        if self._tokens and tokens > 0:
+            self._tokens.give_back(tokens, now)
+
+    def left(self, now: float) -> tuple[float, float]:
+        """Requests and tokens that could be taken now; infinite where there is no limit."""
+        return tuple(math.inf if b is None else b.level(now) for b in (self._requests, self._tokens))  # type: ignore[return-value]
+
+    def headers(self, now: float) -> dict[str, str]:
+        """The six `x-ratelimit-*` headers; three where only one kind is limited."""
+        found = {}
+        limits = self._limits
+        for kind, bucket, limit in (
+            ("requests", self._requests, limits.requests_per_minute),
+            ("tokens", self._tokens, limits.tokens_per_minute),
+        ):
+            if bucket is not None and limit is not None:
+                remaining = math.floor(bucket.credit(now) + _ROUNDING)
+                until_full = _ceil_div(round((bucket.capacity - remaining) * 60_000), limit)
+                found[f"x-ratelimit-limit-{kind}"] = str(limit)
+                found[f"x-ratelimit-remaining-{kind}"] = str(max(0, remaining))
+                found[f"x-ratelimit-reset-{kind}"] = go_duration(until_full)
+        return found
+
+    def hint(self, wait_ms: int) -> dict[str, str]:
+        """The headers that say when to come back, in the form these limits ask for."""
+        seconds = _ceil_div(wait_ms, 1000)
+        match self._limits.hint:
+            case "both":
+                return {"retry-after": str(seconds), "retry-after-ms": str(wait_ms)}
+            case "retry-after":
+                return {"retry-after": str(seconds)}
+            case "retry-after-ms":
+                return {"retry-after-ms": str(wait_ms)}
+            case "date":  # the one place that needs the calendar: a date means nothing on another clock
+                return {"retry-after": formatdate(math.ceil(time.time()) + seconds, usegmt=True)}
+        return {}
+
+
+def go_duration(milliseconds: int) -> str:
+    """A duration as the Go language prints it, and with it the rate-limit headers.
+
+    >>> [go_duration(ms) for ms in (0, 12, 1000, 9816, 360_000, 5_011_000)]
+    ['0s', '12ms', '1s', '9.816s', '6m0s', '1h23m31s']
+    """
+    if 0 < milliseconds < 1000:
+        return f"{milliseconds}ms"
+    minutes, rest = divmod(milliseconds, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    seconds = f"{rest / 1000:.3f}".rstrip("0").rstrip(".") + "s"
+    return (f"{hours}h" if hours else "") + (f"{minutes}m" if hours or minutes else "") + seconds
+
+
+def _fit(bucket: TokenBucket | None, limit: int | None, quantum: float, now: float) -> TokenBucket | None:
+    if limit is None:
+        return None
+    wanted = TokenBucket.per_minute(limit, quantum=quantum, now=now)
+    if bucket is None:
+        return wanted
+    bucket.resize(wanted.rate, wanted.capacity, now)
+    return bucket
+
+
+def _ceil_div(number: int, by: int) -> int:
+    return -(-number // by)
+
+
+def _one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
