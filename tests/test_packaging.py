@@ -145,6 +145,8 @@ def test_module_exports_what_it_defines(path: Path) -> None:
     """Every module lists its public functions and classes, sorted, and all that it lists is there."""
     tree = ast.parse(path.read_text("utf-8"))
     exported = _exports(tree)
+    if exported is None and path.name == "__init__.py" and not _public(tree):
+        return  # a package that says which file is what, and nothing else
     assert exported is not None, f"{path.name} has no __all__"
     assert exported == sorted(exported, key=_order)
     extra = sorted(_public(tree) - set(exported) - _listed(tree, exported))
@@ -156,9 +158,16 @@ def test_module_exports_what_it_defines(path: Path) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=_dotted)
 def test_module_fits_in_one_sitting(path: Path) -> None:
-    """No file of the package is longer than 300 lines."""
+    """No file of the package is longer than 450 lines; a lesson, which is text, may have 700."""
     lines = len(path.read_text("utf-8").splitlines())
-    assert lines <= 300
+    assert lines <= (700 if path.parent.name == "lessons" else 450)
+
+
+def test_core_is_small() -> None:
+    """The core, docstrings included, has at most 60 files."""
+    core = [path for path in MODULES if path.relative_to(ROOT).parts[1] not in ("lab", "plots", "cluster")]
+    print(f"core: {sum(len(path.read_text('utf-8').splitlines()) for path in core)} lines in {len(core)} files")
+    assert len(core) <= 60
 
 
 def test_package_exports_35_names_at_most() -> None:

@@ -165,9 +165,9 @@ class Report(Reads):
 
     def plot(self, kind: str = "timeline", **options: Any) -> Any:
         """Draw the run: `"timeline"`, `"in_flight"`, `"queue_depth"` and others; see `agentkit.plots`."""
-        from agentkit import plots
+        from agentkit.plots import draw
 
-        return plots.draw(kind, self, **options)
+        return draw(kind, self, **options)
 
     def __iter__(self) -> Iterator[Outcome]:
         return iter(self.individual_results)

@@ -23,7 +23,7 @@ import threading
 from importlib import metadata
 from typing import Any
 
-import agentkit
+from agentkit import __version__
 
 __all__ = ["setup"]
 
@@ -52,7 +52,7 @@ def setup() -> None:
         end = "Stop works on waiting cells."
     else:
         end = "Stop does not reach this thread."
-    version = ".".join(agentkit.__version__.split(".")[:2])  # a patch release changes no lesson's output
+    version = ".".join(__version__.split(".")[:2])  # a patch release changes no lesson's output
     print(f"agentkit {version}: embedded provider, no key, no network. {end}")
     if advice := _upgrade_advice():
         print(advice)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from agentkit import ChatAgent, ParallelAgentExecutor
-from agentkit.lab import Provider, prompts, simulate
+from agentkit.agent import ChatAgent
+from agentkit.executor import ParallelAgentExecutor
 from agentkit.lab.course.exercise import Exercise, Question
+from agentkit.lab.data import prompts
+from agentkit.lab.loops.virtual import simulate
+from agentkit.lab.provider.provider import Provider
 
 __all__ = ["EXERCISES", "QUIZ", "makespan"]
 
