@@ -18,7 +18,7 @@ BIN := $(VENV)/bin
 endif
 PY := $(BIN)/python
 
-.PHONY: help lab test lint bench notebooks test-browser test-clients doctor clean
+.PHONY: help lab test test-all lint bench notebooks test-browser test-clients doctor clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +29,8 @@ lab: $(VENV)/.installed  ## open JupyterLab at the first lesson
 test: $(VENV)/.installed  ## run unit tests and doctests, then every notebook, outputs compared strictly
 	$(PY) -m pytest
 	$(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=60 notebooks
+
+test-all: lint test test-browser test-clients bench  ## check everything, what is too heavy for every change included
 
 lint: $(VENV)/.installed  ## check style, format and types, and the rules of notebooks
 	$(BIN)/ruff check .
