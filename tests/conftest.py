@@ -9,14 +9,14 @@ from collections.abc import Callable
 import pytest
 from hypothesis import settings
 
-from agentkit.report.stalls import watchman
+from agentkit.report.stalls import monitor_thread
 
 settings.register_profile("agentkit", derandomize=True, deadline=None, database=None)
 settings.load_profile("agentkit")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so do shells start what is to run in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
-watchman.start()  # it stays, so tests that count threads should find it from the start
+monitor_thread.start()  # it stays, so tests that count threads should find it from the start
 
 
 @pytest.fixture

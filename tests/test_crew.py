@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from agentkit import CapacityLimiter, ParallelAgentExecutor
 from agentkit.lab.loops.virtual import simulate
-from agentkit.report.stalls import watchman
+from agentkit.report.stalls import monitor_thread
 
 Strays = Callable[[], list[str]]
 WAYS = pytest.mark.parametrize("way", ["execute", "map"])
@@ -110,7 +110,7 @@ def test_run_left_alone_when_the_loop_ends():
     for turns in range(4):
         asyncio.run(main(turns))
     assert ["stopped: a worker was cancelled" in repr(run) for run in runs] == [True] * 4
-    assert not watchman._hearts
+    assert not monitor_thread.monitors
 
 
 @WAYS

@@ -24,7 +24,7 @@ from agentkit import (
 )
 from agentkit.executor.mapping import LOOK, Mapping
 from agentkit.lab.loops.virtual import simulate
-from agentkit.report.stalls import Heart
+from agentkit.report.stalls import LoopMonitor
 
 Strays = Callable[[], list[str]]
 WAYS = pytest.mark.parametrize("settings", [{}, {"timeout": 1e6}], ids=["bare", "recorded"])
@@ -495,15 +495,15 @@ def test_map_tells_the_watch_whose_agent_the_loop_is_in(settings: dict[str, Any]
     """So that an agent that blocks is named in the log, as in any run."""
     asked: list[Any] = []
 
-    class Watched(Heart):
-        def __init__(self, loop: Any, whose: Any) -> None:
-            super().__init__(loop, whose)
-            asked.append(whose)
+    class Watched(LoopMonitor):
+        def __init__(self, loop: Any, task_id_of: Any) -> None:
+            super().__init__(loop, task_id_of)
+            asked.append(task_id_of)
 
     async def agent(task: int) -> Any:
         return asked[0](asyncio.current_task())
 
-    monkeypatch.setattr("agentkit.executor.run.Heart", Watched)
+    monkeypatch.setattr("agentkit.executor.run.LoopMonitor", Watched)
     assert asyncio.run(ParallelAgentExecutor(2, **settings).map(range(4), agent)) == [0, 1, 2, 3]
     assert len(asked) == 1
 

@@ -31,7 +31,7 @@ def run_of_fourteen() -> Report:
         outcome.spans = (Span("calling", start, start + call),)
         if i == 4:
             again = start + 1.5
-            outcome._attempts = (Attempt(start, start + 0.5, RuntimeError("429")), Attempt(again, again + call + own))
+            outcome.attempt_log = (Attempt(start, start + 0.5, RuntimeError("429")), Attempt(again, again + call + own))
             outcome.spans = (Span("calling", start, start + 0.5), Span("calling", again, again + call))
             outcome.finished = again + call + own
         if i == 9:
@@ -78,7 +78,7 @@ def fail_one(outcomes: list[Outcome]) -> None:
 
 def hide_a_retry(outcomes: list[Outcome]) -> None:
     """Two attempts become one."""
-    outcomes[4]._attempts = None
+    outcomes[4].attempt_log = None
 
 
 def serve_one_late(outcomes: list[Outcome]) -> None:

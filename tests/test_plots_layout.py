@@ -37,7 +37,7 @@ def run_of(agents: int, at_once: int = 8, *, statuses: tuple[str, ...] = ("succe
         if status == "rejected":
             outcome.started, outcome.finished = None, start
         elif len(statuses) > 1 and i % 3 == 0:
-            outcome._attempts = (Attempt(start, start + 0.25, RuntimeError("429")), Attempt(start + 0.75, end, error))
+            outcome.attempt_log = (Attempt(start, start + 0.25, RuntimeError("429")), Attempt(start + 0.75, end, error))
         if spans and status != "rejected":
             outcome.spans = (Span("calling", start + 0.75, end - 0.125), Span("reading", start, start + 0.125))
         free[slot] = end
@@ -67,7 +67,7 @@ def run_with_spans(agents: int, levels: int = 1) -> Report:
         one.status, one.error = "timeout", TimeoutError("took longer")
     for one in outcomes[2::3]:
         middle = one.started + 0.5 * (one.finished - one.started)
-        one._attempts = (Attempt(one.started, middle, RuntimeError("429")), Attempt(middle + 0.4, one.finished))
+        one.attempt_log = (Attempt(one.started, middle, RuntimeError("429")), Attempt(middle + 0.4, one.finished))
     return Report(outcomes, limits=[(0.0, agents)])
 
 

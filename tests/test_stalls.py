@@ -12,23 +12,23 @@ import pytest
 from agentkit import ParallelAgentExecutor
 from agentkit.lab import simulate
 from agentkit.report import Report
-from agentkit.report.stalls import Stall, StallWatch, line_of
+from agentkit.report.stalls import Stall, StallDetector, line_of
 
 A, B = (1, "line 1 of a"), (2, "line 2 of b")
 
 
-def watched(looks, beat):
-    """Look at second t and find the loop in `busy`, for each (t, busy); then beat. Return the stalls."""
-    found = iter([busy for _, busy in looks])
-    watch = StallWatch(lambda: next(found), began=0.0)
-    for now, _ in looks:
-        watch.look(now)
-    watch.beat(beat)
-    return [(round(stall.seconds, 3), stall.task_id) for stall in watch.stalls]
+def detected(checks, beat):
+    """For each (t, busy), check at second t and find the loop running `busy`; then beat. Return the stalls."""
+    found = iter([busy for _, busy in checks])
+    detector = StallDetector(lambda: next(found), began=0.0)
+    for now, _ in checks:
+        detector.check(now)
+    detector.beat(beat)
+    return [(round(stall.seconds, 3), stall.task_id) for stall in detector.stalls]
 
 
 @pytest.mark.parametrize(
-    ("looks", "beat", "stalls"),
+    ("checks", "beat", "stalls"),
     [
         ([(0.2, A)], 3.0, [(3.0, 1)]),
         ([(0.2, A), (0.3, A), (0.4, A)], 0.45, [(0.45, 1)]),
@@ -38,27 +38,27 @@ def watched(looks, beat):
         ([(0.2, None), (0.3, None)], 9.0, []),  # nobody of this run
     ],
 )
-def test_StallWatch_charges_each_stretch_to_the_agent_seen_in_it(looks, beat, stalls):
+def test_StallDetector_charges_each_stretch_to_the_agent_seen_in_it(checks, beat, stalls):
     """From the last beat, or from the look that found another one at work."""
-    assert watched(looks, beat) == stalls
+    assert detected(checks, beat) == stalls
 
 
-def test_StallWatch_leaves_alone_what_beats_in_time():
+def test_StallDetector_ignores_a_loop_that_beats_in_time():
     """A loop that comes round is not asked who is in it, however long the run takes."""
-    watch = StallWatch(lambda: pytest.fail("asked"), began=0.0)
+    detector = StallDetector(lambda: pytest.fail("asked"), began=0.0)
     for tick in range(1, 200):
-        watch.look(now=tick * 0.05 + 0.04)
-        watch.beat(now=tick * 0.05 + 0.05)
-    assert watch.stalls == []
+        detector.check(now=tick * 0.05 + 0.04)
+        detector.beat(now=tick * 0.05 + 0.05)
+    assert detector.stalls == []
 
 
-def test_StallWatch_keeps_a_bounded_number():
+def test_StallDetector_keeps_a_bounded_number():
     """A run of a million blocking agents does not fill the memory with their names."""
-    watch = StallWatch(lambda: A, began=0.0)
+    detector = StallDetector(lambda: A, began=0.0)
     for turn in range(1200):
-        watch.look(now=turn + 0.5)
-        watch.beat(now=turn + 1.0)
-    assert len(watch.stalls) == 1000
+        detector.check(now=turn + 0.5)
+        detector.beat(now=turn + 1.0)
+    assert len(detector.stalls) == 1000
 
 
 def test_line_of_names_the_line_of_the_agent():
@@ -68,9 +68,9 @@ def test_line_of_names_the_line_of_the_agent():
 
 
 def hold_until_seen(run):
-    """Block the loop, as a call of a blocking client would, until the watch has noticed."""
-    watch, tick = run._heart.watch, threading.Event()
-    while watch._in is None:
+    """Block the loop, as a call of a blocking client would, until the detector has noticed."""
+    detector, tick = run._monitor.detector, threading.Event()
+    while detector._suspect is None:
         tick.wait(0.001)
 
 
@@ -100,8 +100,10 @@ def test_run_logs_a_grave_stall_once(caplog):
 
     async def agent(task):
         if task == "a":
-            watch = run._heart.watch
-            watch._beaten = watch._since = watch._beaten - 5  # as if the loop had been held for five seconds so far
+            detector = run._monitor.detector
+            detector._last_beat = detector._since = (
+                detector._last_beat - 5
+            )  # as if the loop had been held for five seconds so far
             hold_until_seen(run)
 
     async def main():
@@ -126,12 +128,12 @@ def test_run_watches_neither_virtual_time_nor_serial_runs_nor_after_its_end():
 
     async def main(**how):
         run = ParallelAgentExecutor(**how).start([0, 0], agent)
-        return await run, run._heart
+        return await run, run._monitor
 
     assert simulate(main)[1] is None
     assert asyncio.run(main(max_concurrency=0))[1] is None
-    _, heart = asyncio.run(main())
-    assert heart._timer.cancelled()
+    _, monitor = asyncio.run(main())
+    assert monitor._timer.cancelled()
 
 
 def test_report_made_by_hand_has_no_stalls():

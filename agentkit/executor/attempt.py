@@ -132,7 +132,7 @@ class Attempter:
             if leave is not None:
                 leave.settle(result)
             return self._failed(outcome, started, _forgotten_await(result))
-        if leave is not None or outcome._attempts is not None or self._observe is not None:
+        if leave is not None or outcome.attempt_log is not None or self._observe is not None:
             self._note_success(outcome, started, leave)
         return None
 
@@ -201,8 +201,8 @@ class Attempter:
 
     def _note_success(self, outcome: Outcome, started: float, leave: Leave | None) -> None:
         assert outcome.finished is not None
-        if outcome._attempts is not None:
-            outcome._attempts += (Attempt(started, outcome.finished),)
+        if outcome.attempt_log is not None:
+            outcome.attempt_log += (Attempt(started, outcome.finished),)
         if leave is not None:
             leave.settle(outcome.result)
         if self._observe is not None:
@@ -226,14 +226,14 @@ class Attempter:
             self._observe(self.began + started, now, refused=True)
         if self.retries is not None and self._policy is not None and outcome.started is not None:
             kind = self._policy.kind(error)
-            alike = sum(a.error is not None and self._policy.kind(a.error) == kind for a in outcome._attempts or ())
+            alike = sum(a.error is not None and self._policy.kind(a.error) == kind for a in outcome.attempt_log or ())
             wait = self.retries.next_wait(error, alike + 1, self.began + outcome.started, now)
             self.gated = self.gated or self.retries.pause.due() > -inf
             deadline = self._settings.deadline
             if wait is not None and deadline is not None and finished + wait >= outcome.submitted + deadline:
                 wait = None  # it could not end in time
-        if wait is not None or outcome._attempts is not None:
-            outcome._attempts = (*(outcome._attempts or ()), Attempt(started, finished, error))
+        if wait is not None or outcome.attempt_log is not None:
+            outcome.attempt_log = (*(outcome.attempt_log or ()), Attempt(started, finished, error))
         if wait is None:
             stopped = {TimeoutError: "timeout", asyncio.CancelledError: "cancelled"}
             status = next((status for kind, status in stopped.items() if isinstance(error, kind)), "failed")

@@ -14,7 +14,7 @@ from typing import Any
 from agentkit.executor.lending import holder, numbered
 from agentkit.executor.run import Run
 from agentkit.report.outcome import Outcome, current
-from agentkit.report.report import keep_with
+from agentkit.report.report import annotate
 
 __all__ = ["Mapping"]
 
@@ -47,7 +47,7 @@ class Mapping(Run):
         if failure is None:
             return [found[number] for number in range(len(found))]
         said = f"a map was stopped; the {len(found)} results it had are in .results, by task number"
-        keep_with(failure, said, results=found)
+        annotate(failure, said, results=found)
         raise failure
 
     def _opened(self) -> None:

@@ -22,7 +22,7 @@ from agentkit.executor.settings import Settings
 from agentkit.executor.source import Source
 from agentkit.executor.workers import Workers
 from agentkit.report import Outcome, Report, attach
-from agentkit.report.stalls import Heart, Stall, is_real
+from agentkit.report.stalls import LoopMonitor, Stall, is_real
 from agentkit.semaphore import CapacityLimiter
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Run(Workers):
         self._news: asyncio.Event = asyncio.Event()  # stream: something is ready, or the run has ended
         self._report: Report | None = None
         self._on_loop = on_loop  # whether agents run on the loop, which they should not block
-        self._heart: Heart | None = None
+        self._monitor: LoopMonitor | None = None
         self.stalls: list[Stall] = []
         """Agents that have blocked the loop so far, and for how long."""
 
@@ -164,8 +164,8 @@ class Run(Workers):
             self._ledger.open(self._now)
         loop = asyncio.get_running_loop()
         if self._on_loop and is_real(loop):
-            self._heart = Heart(loop, self._works_for)
-            self.stalls = self._heart.watch.stalls
+            self._monitor = LoopMonitor(loop, self._works_for)
+            self.stalls = self._monitor.detector.stalls
 
     def _works_for(self, worker: asyncio.Task[Any]) -> int | None:
         """The task a worker is busy with; asked by another thread."""
@@ -204,8 +204,8 @@ class Run(Workers):
 
     def _ended(self) -> None:
         self._news.set()  # first: whoever waits is not to wait for ever because something below fails
-        if self._heart is not None:
-            self._heart.stop()
+        if self._monitor is not None:
+            self._monitor.stop()
         if self._bar is not None:
             self._bar.close()
         if self._on_end is not None:

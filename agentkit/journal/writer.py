@@ -159,7 +159,7 @@ class Ledger:
         try:
             end = self._packed(outcome.result) if succeeded else quoted(without_secrets(outcome.reason))
             how = AT_ONCE
-            if not succeeded or outcome._attempts is not None:
+            if not succeeded or outcome.attempt_log is not None:
                 how = f'"status":"{status}","attempts":{len(outcome.attempts)},'
             if task is not key and type(task) is str:
                 how += f'"task":{quoted(without_secrets(task, SHORT))},'

@@ -62,8 +62,8 @@ def _move(outcome: Outcome, by: float) -> None:
     outcome.submitted += by
     outcome.started = None if outcome.started is None else outcome.started + by
     outcome.finished = None if outcome.finished is None else outcome.finished + by
-    if outcome._attempts is not None:
-        outcome._attempts = tuple(
-            replace(a, started=a.started + by, finished=a.finished + by) for a in outcome._attempts
+    if outcome.attempt_log is not None:
+        outcome.attempt_log = tuple(
+            replace(a, started=a.started + by, finished=a.finished + by) for a in outcome.attempt_log
         )
     outcome.spans = tuple(replace(s, started=s.started + by, finished=s.finished + by) for s in outcome.spans)

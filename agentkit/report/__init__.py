@@ -1,7 +1,7 @@
-"""What a run leaves.
+"""The result of a run.
 
-`outcome`: what happened to one task, the record that everything else is made of. `report`: all of them, with their
-figures, frame and picture. `stalls`: agents that held up the loop.
+`outcome.py`: the record of one task, from which everything else is computed. `report.py`: the outcomes of a run with
+summary, data frame and charts. `stalls.py`: detects agents that block the event loop.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What happened to one task: the record that every picture and number of a run is made of.
+"""The record of one task: every chart and every number of a run is computed from these.
 
 What it holds: `Span` and `Attempt` (what happened inside a task), `Outcome` (one task from submission to finish), and
-`span`, with which an agent adds to the record from inside.
-Guarantees: each task of a run has one outcome, and it is the only record kept of it. All times are seconds since the
-run began, on the clock of the loop that ran it, real or virtual.
+`span`, a context manager with which an agent adds a span to its own record.
+Guarantees: each task of a run has exactly one outcome, and no other record of it is kept. All times are seconds since
+the run began, on the clock of the loop that ran it, real or virtual.
 Opened by notebook 01.
 """
 
@@ -22,10 +22,10 @@ STATUSES = ("success", "failed", "timeout", "cancelled", "rejected")
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A named stretch of time inside a task, such as a call to the provider."""
+    """A named interval of time inside a task, such as a call to the provider."""
 
     name: str
-    """What was going on: `"calling"` for a request to a provider; other names are yours."""
+    """What the task was doing: `"calling"` for a request to a provider; other names are yours."""
     started: float
     """Seconds since the run began."""
     finished: float
@@ -34,18 +34,18 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try at a task. A task has several only where a retry policy is at work."""
+    """One attempt at a task. A task has several only if a retry policy is active."""
 
     started: float
     """Seconds since the run began."""
     finished: float
     """Seconds since the run began."""
     error: BaseException | None = None
-    """Why this try failed; None for the one that succeeded."""
+    """Why this attempt failed; None if it succeeded."""
 
 
 class Reads:
-    """Lets code written for plain dicts read a record: `record["name"]` is `record.name`."""
+    """Read-only dict access to a record: `record["name"]` is `record.name`."""
 
     __slots__ = ()
 
@@ -58,13 +58,13 @@ class Reads:
         return isinstance(name, str) and hasattr(self, name)
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Return `record[name]`, or `default` where there is no such name."""
+        """Return `record[name]`, or `default` if there is no such name."""
         return getattr(self, name, default)
 
 
 @dataclass(slots=True)
 class Outcome(Reads):
-    """What became of one task.
+    """The record of one task: its status, result or error, and its times.
 
     >>> outcome = Outcome(7, "a question", "failed", error=KeyError("label"), started=1.0, finished=3.5)
     >>> outcome.latency, outcome["status"], outcome.reason
@@ -72,34 +72,36 @@ class Outcome(Reads):
     """
 
     task_id: int
-    """The task's place in the input, counted from 0."""
+    """The task's index in the input, starting at 0."""
     task: Any
-    """The task itself, as it was handed in."""
+    """The task as it was passed in."""
     status: str = "cancelled"
     """One of `success, failed, timeout, cancelled, rejected`."""
     result: Any = None
     """What the agent returned; None unless `status` is `success`."""
     error: BaseException | None = None
-    """The exception itself; None where `status` is `success`."""
+    """The exception; None if `status` is `success`."""
     submitted: float = 0.0
-    """When the run knew of the task. For an iterable that is 0, for an async iterable the moment it arrived."""
+    """When the run received the task: 0 for an iterable, the time of arrival for an async iterable."""
     started: float | None = None
-    """When its first attempt began; None if it never did."""
+    """When its first attempt began; None if none did."""
     finished: float | None = None
-    """When the last attempt ended, or the run gave it up; None while it goes on."""
-    _attempts: tuple[Attempt, ...] | None = field(default=None, repr=False)
+    """When its last attempt ended or the run dropped it; None while it is running."""
+    attempt_log: tuple[Attempt, ...] | None = field(default=None, repr=False)
+    """Every attempt, once one has been recorded on its own; None if `started`, `finished` and `error` say it all.
+    The executor writes this; read `attempts`."""
     spans: tuple[Span, ...] = ()
-    """What the agent logged with `span`, and waits for a rate, a budget or a pause, in the order they ended."""
+    """Spans logged by the agent, and waits for a rate limit, a budget or a pause, in the order in which they ended."""
 
     def end(self, status: str, error: BaseException | None, finished: float) -> None:
-        """Close the record."""
+        """Set the final status, error and finish time."""
         self.status, self.error, self.finished = status, error, finished
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
-        """Every try, oldest first; empty if the task never started."""
-        if self._attempts is not None:
-            return self._attempts
+        """Every attempt, oldest first; empty if the task never started."""
+        if self.attempt_log is not None:
+            return self.attempt_log
         if self.started is None or self.finished is None:
             return ()
         return (Attempt(self.started, self.finished, self.error),)
@@ -111,36 +113,36 @@ class Outcome(Reads):
 
     @property
     def latency(self) -> float | None:
-        """Seconds from the first attempt to the end, without the wait for a slot; None if it never started."""
+        """Seconds from the first attempt to the finish, without the wait for a slot; None if it never started."""
         return None if self.started is None or self.finished is None else self.finished - self.started
 
     @property
     def reason(self) -> str:
-        """The error in words: its type, and its message where it has one. Empty for a success."""
+        """The error as a string: its type, and its message if it has one. Empty for a success."""
         if self.error is None:
             return ""
         name = type(self.error).__name__
         try:
             message = str(self.error)
-        except Exception:  # an exception that cannot say what it is
+        except Exception:  # its __str__ raises
             message = ""
         return f"{name}: {message}" if message else name
 
 
 current: ContextVar[Outcome | None] = ContextVar("agentkit outcome", default=None)
-"""The outcome that the running code works for; what it starts in the background goes on working for the same one."""
+"""The outcome of the task that the current code runs for; background tasks it starts inherit it."""
 clock: ContextVar[tuple[Callable[[], float], float]] = ContextVar("agentkit clock")
-"""The clock of the run, and the instant at which it began."""
+"""The clock of the run, and the time on it at which the run began."""
 
 
 @contextmanager
 def span(name: str) -> Iterator[None]:
-    """Log a named stretch of an agent's time, for the timeline; `ChatAgent` logs `"calling"` by itself.
+    """Record a named interval of an agent's time, for the timeline; `ChatAgent` records `"calling"` itself.
 
     >>> with span("reading a file"):
     ...     text = "…"
 
-    Works in coroutines and in plain functions run in a pool. Outside a run it does nothing.
+    Works in coroutines and in plain functions that run in a thread pool. Outside a run it does nothing.
     """
     outcome = current.get()
     if outcome is None:

@@ -1,8 +1,9 @@
-"""The log of a run, and its views.
+"""The report of a run: its outcomes, and views of them.
 
-What it holds: `Report`, all outcomes of a run with their frame, picture and table, and `Summary`, its figures.
-Guarantee: every picture and every number of a run is computed from its outcomes; there is no second bookkeeping.
-Strategy: figures are computed when asked for, once; pandas and matplotlib are loaded only then.
+What it holds: `Report`, all outcomes of a run with data frame, charts and HTML table; `Summary`, its figures;
+`percentile` and `peak`, the statistics they use; `attach` and `annotate`, which put results on an exception.
+Guarantee: every chart and every number of a run is computed from its outcomes; there is no second set of counters.
+Strategy: the summary is computed on first access and cached; pandas and matplotlib are imported on first use.
 Opened by notebook 01.
 """
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from agentkit.report.stalls import Stall
 
-__all__ = ["Report", "Summary", "attach", "keep_with", "peak", "percentile"]
+__all__ = ["Report", "Summary", "annotate", "attach", "peak", "percentile"]
 
 
 TIMES = ["submitted", "started", "finished", "waited", "latency"]
@@ -33,30 +34,30 @@ COLUMNS = ["task_id", "task", "status", "result", "error", *TIMES, "attempts"]
 
 @dataclass(frozen=True, slots=True)
 class Summary(Reads):
-    """A run in figures. `succeeded + failed == total`, always."""
+    """The figures of a run. `succeeded + failed == total`, always."""
 
     total: int
-    """Tasks the run knew of."""
+    """Tasks the run received."""
     succeeded: int
     """Tasks whose status is `success`."""
     failed: int
-    """All the others, whatever stopped them; `by_status` tells them apart."""
+    """All other tasks, for any reason; `by_status` has the breakdown."""
     by_status: dict[str, int]
-    """Tasks by status; a status that did not occur is absent."""
+    """Number of tasks per status; a status that did not occur is absent."""
     makespan: float
     """Seconds from the start of the run to the end of its last task."""
     throughput: float
-    """Successes per second over the makespan; 0.0 where the makespan is 0."""
+    """Successes per second over the makespan; 0.0 if the makespan is 0."""
     latency_p50: float | None
-    """Median seconds from first attempt to end, over the successes; None without any."""
+    """Median seconds from first attempt to finish, over the successes; None if there are none."""
     latency_p95: float | None
-    """95 of 100 successes took at most this many seconds."""
+    """95th percentile of the same: 95 of 100 successes took at most this many seconds."""
     retries: int
     """Attempts beyond the first, over all tasks."""
     peak_in_flight: int
-    """The most tasks that were being attempted at one instant."""
+    """The largest number of attempts running at the same time."""
     usage: Any
-    """Sum of `result.usage` over the results that have one, failed tasks not counted; None without any."""
+    """Sum of `result.usage` over the results that have one, without failed tasks; None if no result has one."""
 
     def __repr__(self) -> str:
         parts = [f"{self.succeeded} of {self.total} succeeded"]
@@ -69,7 +70,7 @@ class Summary(Reads):
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:
-    """Nearest-rank percentile: the smallest value that at least `share` of all do not exceed.
+    """Nearest-rank percentile: the smallest value that is not exceeded by at least `share` of all values.
 
     >>> percentile([4, 1, 3, 2], 0.5), percentile([], 0.5)
     (2, None)
@@ -80,7 +81,7 @@ def percentile(values: Sequence[float], share: float) -> float | None:
 
 
 def peak(intervals: Sequence[tuple[float, float]]) -> int:
-    """Return the most intervals that overlap; one that ends when another begins does not overlap it.
+    """Return the largest number of intervals that overlap; one that ends when another begins does not overlap it.
 
     >>> peak([(0, 2), (1, 3), (2, 4)])
     2
@@ -94,7 +95,7 @@ def peak(intervals: Sequence[tuple[float, float]]) -> int:
 
 
 class Report(Reads):
-    """What a run leaves: every outcome in input order, and views of them.
+    """The result of a run: every outcome in input order, and views of them.
 
     >>> report = Report([Outcome(0, "a", "success", 1, started=0.0, finished=2.0), Outcome(1, "b", "failed")])
     >>> report.summary.succeeded, report["summary"]["failed"], report.results
@@ -112,27 +113,27 @@ class Report(Reads):
         self.individual_results = list(individual_results)
         """One `Outcome` per task, in the order of the input."""
         self.aggregated: Any = None
-        """What the aggregator returned; None without one."""
+        """What the aggregator returned; None if there was none."""
         self.limits = tuple(limits)
-        """The concurrency limit over time as `(second, limit)`; several rows where it was changed during the run."""
+        """The concurrency limit over time as `(second, limit)`; several rows if it was changed during the run."""
         self.stopped = stopped
-        """Why the run ended before its input did; None if it ran to the end."""
+        """Why the run ended before its input was used up; None if it ran to completion."""
         self.stalls = tuple(stalls)
-        """Which agents blocked the loop for more than 0.1 s, for how long, and where; watched in real time only."""
+        """Agents that blocked the event loop for more than 0.1 s, how long, and where; detected in real time only."""
 
     @property
     def results(self) -> list[Any]:
-        """What the successful tasks returned, in input order: shorter than the input where a task failed."""
+        """What the successful tasks returned, in input order; shorter than the input if a task failed."""
         return [outcome.result for outcome in self.individual_results if outcome.status == "success"]
 
     @property
     def failures(self) -> list[Outcome]:
-        """The outcomes that are not successes, in input order."""
+        """The outcomes of all tasks that did not succeed, in input order."""
         return [outcome for outcome in self.individual_results if outcome.status != "success"]
 
     @cached_property
     def summary(self) -> Summary:
-        """The figures of the run, computed once from its outcomes."""
+        """The figures of the run, computed from its outcomes on first access."""
         outcomes = self.individual_results
         counts = Counter(outcome.status for outcome in outcomes)
         latencies = [o.latency for o in outcomes if o.status == "success" and o.latency is not None]
@@ -154,7 +155,7 @@ class Report(Reads):
         )
 
     def to_frame(self) -> pandas.DataFrame:
-        """Return one row per task as a pandas frame; `attempts` is their number, `error` its text."""
+        """Return a pandas frame with one row per task; `attempts` is a count, `error` a string."""
         import pandas
 
         rows = []
@@ -164,7 +165,7 @@ class Report(Reads):
         return pandas.DataFrame(rows, columns=COLUMNS).set_index("task_id")
 
     def plot(self, kind: str = "timeline", **options: Any) -> Any:
-        """Draw the run: `"timeline"`, `"in_flight"`, `"queue_depth"` and others; see `agentkit.plots`."""
+        """Draw a chart of the run: `"timeline"`, `"in_flight"`, `"queue_depth"` and others; see `agentkit.plots`."""
         from agentkit.plots import draw
 
         return draw(kind, self, **options)
@@ -180,7 +181,7 @@ class Report(Reads):
         return repr(self.summary).replace("<Summary: ", "<Report: ")[:-1] + stopped + ">"
 
     def _repr_html_(self, rows: int = 20) -> str:
-        """Show the run as a table; everything that came from an agent is escaped."""
+        """Return the run as an HTML table; every value that came from an agent is escaped."""
         left = 'style="text-align: left"'
         head = "".join(f"<th {left}>{name}</th>" for name in ("task", "status", "result or error", "waited", "latency"))
         body = ""
@@ -198,7 +199,7 @@ class Report(Reads):
 
 
 def _sum(usages: Sequence[Any]) -> Any:
-    """Add usages up; None where there are none, or they are of a kind that cannot be added."""
+    """Add up usages; None if there are none, or if their type does not support addition."""
     try:
         return reduce(add, usages) if usages else None
     except TypeError:
@@ -206,17 +207,17 @@ def _sum(usages: Sequence[Any]) -> Any:
 
 
 def attach(error: BaseException, report: Report, what: str) -> None:
-    """Give an exception that ends a run the run's report, as `.report`, and say so in its traceback."""
-    keep_with(error, f"{what}; its report is in .report: {report!r}", report=report)
+    """Put the report of a run on the exception that ended it, as `.report`, with a note in its traceback."""
+    annotate(error, f"{what}; its report is in .report: {report!r}", report=report)
 
 
-def keep_with(error: BaseException, note: str, **found: Any) -> None:
-    """Give an exception what was there when it ended something, as attributes, and a note that says so."""
+def annotate(error: BaseException, note: str, **found: Any) -> None:
+    """Set attributes on an exception and add a note to its traceback; does nothing if it does not allow that."""
     try:
         for name, value in found.items():
             setattr(error, name, value)
         error.add_note(note)
-    except Exception:  # an exception that cannot be changed is raised as it is
+    except Exception:  # an immutable exception is raised unchanged
         pass
 
 

@@ -1,11 +1,11 @@
-"""Who holds up the loop: async agents that block instead of waiting, by task and line.
+"""Stall detection: finds async agents that block the event loop, by task and line.
 
-What it holds: `Stall`, one entry of `report.stalls`; `StallWatch`, which finds them; `Heart`, which watches a loop.
-Guarantees: nothing is measured on the loop's own time but one timer every 50 ms; a loop that is idle, or busy with
-many short steps, is no stall; a virtual clock is left alone.
-Strategy: the loop sets a beat. A daemon thread, one for all runs, looks at the clock between beats, and where a beat
-is overdue it looks at which agent the loop is in. So an agent is named while it blocks, which no measuring afterwards
-can do.
+What it holds: `Stall`, one entry of `report.stalls`; `StallDetector`, the algorithm; `LoopMonitor`, which applies it
+to a running loop; `MonitorThread`, the thread that checks all monitored loops.
+Guarantees: the only cost on the loop is one timer every 50 ms; a loop that is idle, or busy with many short steps,
+does not count as stalled; loops with a virtual clock are not monitored.
+Strategy: a heartbeat on the loop, checked by a daemon thread. If a beat is overdue, the thread looks up which task
+the loop is running and at which line, while it blocks. Measuring step times afterwards could not name the line.
 Opened by notebook 02.
 """
 
@@ -21,127 +21,132 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-__all__ = ["Heart", "Stall", "StallWatch", "Watchman", "is_real", "line_of", "watchman"]
+__all__ = ["LoopMonitor", "MonitorThread", "Stall", "StallDetector", "is_real", "line_of", "monitor_thread"]
 
-PERIOD = 0.05  # seconds between two beats, and between two looks
-HARMLESS = 0.1  # seconds; shorter ones are not noted (asyncio's own limit for slow callbacks in debug mode)
-GRAVE = 1.0  # seconds; from here on it is also logged, once per run
-MOST = 1_000  # stalls kept of one run
-IDLE = 20  # looks at nothing before the thread sleeps: waking it for each of many short runs would cost more
+PERIOD = 0.05  # seconds between two beats, and between two checks
+MIN_STALL = 0.1  # seconds; shorter ones are ignored (asyncio's default slow_callback_duration)
+LOGGED = 1.0  # seconds; a run whose longest stall reaches this logs a warning when it ends
+MAX_STALLS = 1_000  # stalls kept per run
+IDLE = 20  # checks without any monitor before the thread parks: waking it for each of many short runs costs more
 
 _log = logging.getLogger("agentkit")
 
-Busy = tuple[int, str]  # which task the loop is in, and where in its agent
+Busy = tuple[int, str]  # id of the task that the loop is running, and the line of its agent
 
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """A stretch of time in which one agent kept the loop, and with it all other agents, from going on.
+    """An interval in which one agent blocked the event loop, and with it all other agents.
 
     >>> Stall(2.5, 7, "line 3 of summarise in agents.py")
     <Stall: 2.5 s in task 7, line 3 of summarise in agents.py>
     """
 
     seconds: float
-    """How long, to about 0.05 s."""
+    """Duration, accurate to about 0.05 s."""
     task_id: int
-    """The task whose agent it was."""
+    """The task whose agent blocked."""
     where: str
-    """The line of the agent."""
+    """The line at which the agent blocked."""
 
     def __repr__(self) -> str:
         return f"<Stall: {self.seconds:.2g} s in task {self.task_id}, {self.where}>"
 
 
-class StallWatch:
-    """Notes what an agent did to the loop's beat. The caller beats; somebody outside the loop looks.
+class StallDetector:
+    """Finds stalls from heartbeats: the loop calls `beat`, another thread calls `check`.
 
-    >>> watch = StallWatch(lambda: (7, "line 3 of summarise in agents.py"), began=0.0)
-    >>> watch.look(now=0.1), watch.look(now=0.2), watch.look(now=2.4)
+    >>> detector = StallDetector(lambda: (7, "line 3 of summarise in agents.py"), began=0.0)
+    >>> detector.check(now=0.1), detector.check(now=0.2), detector.check(now=2.4)
     (None, None, None)
-    >>> watch.beat(now=2.5), watch.stalls
+    >>> detector.beat(now=2.5), detector.stalls
     (None, [<Stall: 2.5 s in task 7, line 3 of summarise in agents.py>])
+
+    `running` returns what the loop is running right now, or None. Thread-safe.
     """
 
-    def __init__(self, busy: Callable[[], Busy | None], began: float) -> None:
-        self._busy, self._beaten = busy, began
-        self._since = began  # since when the loop has been in `_in`
-        self._in: Busy | None = None
+    def __init__(self, running: Callable[[], Busy | None], began: float) -> None:
+        self._running, self._last_beat = running, began
+        self._since = began  # when the loop started running `_suspect`, as far as is known
+        self._suspect: Busy | None = None  # found in an overdue check; None if no beat is overdue
         self._lock = threading.Lock()
         self.stalls: list[Stall] = []
-        """What was found, in the order in which it happened."""
+        """The stalls found, in chronological order."""
 
     def beat(self, now: float) -> None:
-        """The loop has come round."""
+        """Record that the loop completed an iteration; called on the loop."""
         with self._lock:
             self._close(now)
-            self._beaten = self._since = now
+            self._last_beat = self._since = now
 
-    def look(self, now: float) -> None:
-        """Ask whom the loop is in, if it should have come round before now."""
+    def check(self, now: float) -> None:
+        """If the next beat is overdue, record which task the loop is running; called from another thread."""
         with self._lock:
-            if now - self._beaten <= HARMLESS:
+            if now - self._last_beat <= MIN_STALL:
                 return
-            busy = self._busy()
-            if busy is not None and self._in is not None and busy[0] == self._in[0]:
+            busy = self._running()
+            if busy is not None and self._suspect is not None and busy[0] == self._suspect[0]:
                 return
-            if self._in is not None or busy is None:  # what follows began after the last look, as far as is known
+            if self._suspect is not None or busy is None:  # the next task began after the last check, at the earliest
                 self._close(now)
                 self._since = now
-            self._in = busy
+            self._suspect = busy
 
     def _close(self, now: float) -> None:
-        if self._in is not None and now - self._since > HARMLESS and len(self.stalls) < MOST:
-            self.stalls.append(Stall(now - self._since, *self._in))
-        self._in = None
+        """End the current stall, if there is one, and keep it if it was long enough."""
+        if self._suspect is not None and now - self._since > MIN_STALL and len(self.stalls) < MAX_STALLS:
+            self.stalls.append(Stall(now - self._since, *self._suspect))
+        self._suspect = None
 
 
-class Heart:
-    """A watch that beats on a running loop, and is looked at from the thread of all watches.
+class LoopMonitor:
+    """Monitors a running event loop for stalls: a heartbeat timer on the loop, checked by `monitor_thread`.
 
-    `whose(task)` tells which of the run's tasks, by number, a task of the loop works for.
+    `task_id_of(task)` maps an asyncio task to the id of the run's task it is working on, or None; it is called from
+    the monitor thread.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, whose: Callable[[asyncio.Task[Any]], int | None]) -> None:
-        self._loop, self._whose, self._thread = loop, whose, threading.get_ident()
-        self.watch = StallWatch(self._busy, time.monotonic())
+    def __init__(self, loop: asyncio.AbstractEventLoop, task_id_of: Callable[[asyncio.Task[Any]], int | None]) -> None:
+        self._loop, self._task_id_of, self._thread = loop, task_id_of, threading.get_ident()
+        self.detector = StallDetector(self._running, time.monotonic())
         self._timer = loop.call_later(PERIOD, self._beat)
-        watchman.add(self)
+        monitor_thread.add(self)
 
     def stop(self) -> None:
-        """End the watch."""
-        watchman.remove(self)
+        """Stop monitoring; logs a warning if the longest stall took a second or more."""
+        monitor_thread.remove(self)
         self._timer.cancel()
-        self.watch.beat(time.monotonic())
-        longest = max(self.watch.stalls, key=lambda stall: stall.seconds, default=None)
-        if longest is not None and longest.seconds >= GRAVE:
+        self.detector.beat(time.monotonic())
+        longest = max(self.detector.stalls, key=lambda stall: stall.seconds, default=None)
+        if longest is not None and longest.seconds >= LOGGED:
             _log.warning(
                 "task %d kept the event loop for %.2g s (%s) and all other agents waited; await something there, or "
                 "make the agent a plain function, which runs in a thread. report.stalls has %d such",
-                longest.task_id, longest.seconds, longest.where, len(self.watch.stalls),
+                longest.task_id, longest.seconds, longest.where, len(self.detector.stalls),
             )  # fmt: skip
 
     def _beat(self) -> None:
-        self.watch.beat(time.monotonic())
+        self.detector.beat(time.monotonic())
         self._timer = self._loop.call_later(PERIOD, self._beat)
 
-    def _busy(self) -> Busy | None:
+    def _running(self) -> Busy | None:
+        """Return the task that the loop is running, and its line; called from the monitor thread."""
         try:
             task = asyncio.current_task(self._loop)
-            task_id = None if task is None else self._whose(task)
-        except RuntimeError:  # something changed while this thread was reading it
+            task_id = None if task is None else self._task_id_of(task)
+        except RuntimeError:  # a container changed size while this thread was iterating over it
             return None
-        frame = sys._current_frames().get(self._thread)
+        frame = sys._current_frames().get(self._thread)  # noqa: SLF001  (the only way to another thread's frame)
         return None if task_id is None or frame is None else (task_id, line_of(frame))
 
 
 def is_real(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether the loop's clock is the machine's; on a virtual one blocking takes no time."""
+    """Whether the loop uses the machine's clock; on a virtual clock blocking takes no time."""
     return abs(loop.time() - time.monotonic()) < 1
 
 
 def line_of(frame: FrameType | None) -> str:
-    """Say where an agent is: its own line, not that of the library which it calls."""
+    """Return the line at which an agent is running: its own line, not that of a library it calls."""
     agent = frame
     while frame is not None and frame.f_globals.get("__name__") not in ("agentkit.executor.workers", "asyncio.events"):
         agent, frame = frame, frame.f_back
@@ -151,47 +156,49 @@ def line_of(frame: FrameType | None) -> str:
     return f"line {agent.f_lineno} of {agent.f_code.co_qualname}{f' in {file}' if file != '__main__' else ''}"
 
 
-class Watchman:
-    """The thread that looks at all watches. It comes with the first run, and sleeps while there is none to watch."""
+class MonitorThread:
+    """Daemon thread shared by all monitored loops; started by the first run, parked while no loop is monitored."""
 
     def __init__(self) -> None:
-        self._lock, self._hearts, self._needed = threading.Lock(), set[Heart](), threading.Event()
+        self._lock, self._needed = threading.Lock(), threading.Event()
+        self.monitors = set[LoopMonitor]()
+        """The monitors that are checked; changed by `add` and `remove`."""
         self._thread: threading.Thread | None = None
 
-    def add(self, heart: Heart) -> None:
-        """Look at this one, too."""
+    def add(self, monitor: LoopMonitor) -> None:
+        """Start checking this monitor."""
         with self._lock:
-            self._hearts.add(heart)
+            self.monitors.add(monitor)
         self._needed.set()
         self.start()
 
-    def remove(self, heart: Heart) -> None:
-        """Look at it no more."""
+    def remove(self, monitor: LoopMonitor) -> None:
+        """Stop checking this monitor."""
         with self._lock:
-            self._hearts.discard(heart)
+            self.monitors.discard(monitor)
 
     def start(self) -> None:
-        """Make the thread, if there is none: also after a fork, which threads do not survive."""
+        """Start the thread if it is not running; after a fork it has to be started again."""
         if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._walk, name="stalls of agentkit", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="agentkit stall monitor", daemon=True)
             try:
                 self._thread.start()
-            except RuntimeError:  # no threads to be had: nothing will be noted
+            except RuntimeError:  # the system allows no more threads: stalls go undetected
                 self._thread = None
 
-    def _walk(self) -> None:
+    def _run(self) -> None:
         idle = 0
         while True:
             with self._lock:
-                hearts = list(self._hearts)
-                idle = 0 if hearts else idle + 1
+                monitors = list(self.monitors)
+                idle = 0 if monitors else idle + 1
                 if idle > IDLE:
                     self._needed.clear()
             self._needed.wait()
             time.sleep(PERIOD)
             now = time.monotonic()
-            for heart in hearts:
-                heart.watch.look(now)
+            for monitor in monitors:
+                monitor.detector.check(now)
 
 
-watchman = Watchman()
+monitor_thread = MonitorThread()
