@@ -1,8 +1,14 @@
-"""Pictures of a run that state their facts.
+"""Charts of a run that state their facts.
 
-`report.plot("timeline")` and `timeline(report)` are the same. Each function returns a `Chart`: a picture in a
-notebook, facts in words as its `repr`, the same facts as numbers in `.facts`.
-Loading this package loads neither matplotlib nor pandas.
+`report.plot("timeline")` and `timeline(report)` are the same. Each function returns a `Chart`: an image in a notebook,
+facts in words as its `repr`, the same facts as numbers in `.facts`. Importing this package imports neither matplotlib
+nor pandas.
+
+Charts: `timeline.py` (a row per agent), `in_flight.py` (calls over time), `queues.py` (waiting over time), `lanes.py`
+(threads, and interleaved tasks), `distributions.py` (latencies, results), `curves.py` (measured points), `traffic.py`
+(token bucket, retry storm), `cost.py` (tokens and money).
+Shared, lowest first: `style.py` (palette, page, legend), `chart.py` (`Chart`, numbers in words), `events.py` (a report
+as intervals), `facts.py` (facts of a run), `spans.py` (named spans), `bars.py` (rows, in-flight curve, axes).
 """
 
 from __future__ import annotations
@@ -11,20 +17,14 @@ from collections.abc import Callable
 from typing import Any
 
 from agentkit.plots.chart import Chart
-from agentkit.plots.compare import compare
 from agentkit.plots.cost import cost
-from agentkit.plots.curves import curve, knee
-from agentkit.plots.interleaving import interleaving
-from agentkit.plots.latency import latency
-from agentkit.plots.limits import bucket, little
-from agentkit.plots.lines import ways
-from agentkit.plots.load import in_flight, queue_depth
-from agentkit.plots.pool import pool
-from agentkit.plots.side_by_side import SideBySide, side_by_side
-from agentkit.plots.stages import stages
-from agentkit.plots.storm import storm
-from agentkit.plots.tally import outcomes
-from agentkit.plots.timeline import timeline
+from agentkit.plots.curves import curve, knee, ways
+from agentkit.plots.distributions import latency, outcomes
+from agentkit.plots.in_flight import SideBySide, in_flight, little, side_by_side
+from agentkit.plots.lanes import interleaving, pool
+from agentkit.plots.queues import queue_depth, stages
+from agentkit.plots.timeline import compare, timeline
+from agentkit.plots.traffic import bucket, storm
 
 __all__ = [
     "Chart",
@@ -62,7 +62,7 @@ _KINDS: dict[str, Callable[..., Chart]] = {
 
 
 def draw(kind: str, report: Any, **options: Any) -> Chart:
-    """Draw a report as the named kind of chart; what `Report.plot` calls."""
+    """Draw the named kind of chart of a report; `Report.plot` calls this."""
     if kind not in _KINDS:
         raise ValueError(f"kind must be one of {', '.join(sorted(_KINDS))}, got {kind!r}")
     return _KINDS[kind](report, **options)

@@ -12,7 +12,9 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from agentkit.plots import events, spans, style
+import agentkit.plots.events as events
+import agentkit.plots.spans as spans
+import agentkit.plots.style as style
 from agentkit.plots.chart import number
 from agentkit.plots.facts import mark_words
 from agentkit.report import Report

@@ -1,31 +1,34 @@
-"""Measured points and the line through them.
+"""Measured points and the lines through them.
 
-What it holds: `curve`, for any quantity against any other, and `knee`, throughput and p95 against concurrency.
-Guarantee: every point drawn is one that was measured, and the `repr` lists them; lines between points are a guide.
-How to read a knee: left of it more concurrency buys throughput, right of it only waiting.
-Opened by notebook 08; notebook 00 turns its first knob with `curve`.
+What it holds: `curve`, any quantity against any other; `knee`, throughput and p95 against concurrency; `ways`, a line
+per alternative on logarithmic axes.
+Guarantee: every point drawn was measured, and the `repr` lists them; the lines between points only guide the eye.
+How to read a knee: to its left, more concurrency buys throughput; to its right, only waiting.
+Opened by notebooks 00, 05 and 08.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from agentkit.plots.chart import Chart, count, number, seconds
-from agentkit.plots.style import CALLING, FAINT, INK, SOFT, legend, level, page, ticks
+from agentkit.plots.style import CALLING, FAINT, INK, SERIES, SOFT, legend, level, page, ticks
 from agentkit.report import Report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["curve", "knee"]
+__all__ = ["curve", "knee", "ways"]
 
 Row = tuple[float, float, float | None]
 """Concurrency, agents per second, p95 in seconds."""
 
-LISTED = 20  # points named one by one in a repr
-KNEE = 0.95  # the knee is the first point that reaches this share of the best throughput
+LISTED = 20  # points listed one by one in the repr
+KNEE = 0.95  # the knee is the first point with this share of the best throughput
+MARKERS = "osD^vX"  # of `ways`
 IDEAL: dict[str, Any] = {"color": SOFT, "linestyle": (0, (2, 2)), "linewidth": 1.2}
 POINTS: dict[str, Any] = {"color": CALLING, "marker": "o", "markersize": 5.5, "linewidth": 1.6, "clip_on": False}
 CHOSEN: dict[str, Any] = {
@@ -75,7 +78,7 @@ def curve(
     if title is None:
         title = f"{ylabel} against {xlabel}" + (f": {number(chosen[1])} at {number(chosen[0])}" if chosen else "")
         title = title[:1].upper() + title[1:] if len(ylabel) > 1 else title
-    return Chart("Curve", title, said, facts, lambda: _curve(facts, str(title)))
+    return Chart("Curve", title, said, facts, lambda: _draw_curve(facts, str(title)))
 
 
 def _points(pairs: Sequence[tuple[float, float]]) -> str:
@@ -89,7 +92,7 @@ def _points(pairs: Sequence[tuple[float, float]]) -> str:
     return f"{count(len(pairs), 'point')}, mean {mean}, " + ", ".join(f"{n} {_points([p])}" for n, p in named.items())
 
 
-def _curve(facts: dict[str, Any], title: str) -> Figure:
+def _draw_curve(facts: dict[str, Any], title: str) -> Figure:
     pairs, chosen, theory, limit = (facts[name] for name in ("points", "highlight", "ideal", "limit"))
     entries = [
         w for w, there in (("measured", theory), (facts["ideal_name"], theory), ("chosen", chosen and theory)) if there
@@ -165,7 +168,7 @@ def knee(
     said[-1] += f"; limit {number(limit)} per s" if limit is not None else ""
     said[-1] += f"; highlighted {number(chosen[0])}" if chosen else ""
     title = _knee_finding(at, rows[-1], best) if title is None else title
-    return Chart("Knee", title, said, facts, lambda: _knee(facts, title))
+    return Chart("Knee", title, said, facts, lambda: _draw_knee(facts, title))
 
 
 def _knee_finding(at: Row | None, last: Row, best: float) -> str:
@@ -190,7 +193,7 @@ def _row_words(row: Row) -> str:
     return f"{number(k)}: {number(throughput)} ({'none' if p95 is None else number(p95)})"
 
 
-def _knee(facts: dict[str, Any], title: str) -> Figure:
+def _draw_knee(facts: dict[str, Any], title: str) -> Figure:
     rows, limit, chosen = facts["points"], facts["limit"], facts["highlight"]
     highest = max(facts["best_throughput"], limit or 0.0) * 1.06
     entries = ["measured", "ideal", *(["knee"] if facts["knee"] is not None else []), *(["chosen"] if chosen else [])]
@@ -217,3 +220,64 @@ def _knee(facts: dict[str, Any], title: str) -> Figure:
     below.set_xlabel("in flight at most (max_concurrency)", labelpad=3)
     legend(figure, handles, entries)
     return figure
+
+
+def ways(
+    xs: Sequence[float],
+    measured: Mapping[str, Sequence[float]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    title: str | None = None,
+) -> Chart:
+    """Draw one line per way over `xs`; both axes are logarithmic, so all figures must be above 0.
+
+    >>> ways([1, 10], {"lock": [1, 10], "queue": [1, 10], "merge": [1, 1]}, xlabel="writers", ylabel="seconds")
+    <Ways: seconds against writers 1, 10: lock, queue 1, 10; merge 1, 1>
+    """
+    wrong = [name for name, ys in measured.items() if len(ys) != len(xs) or min(ys, default=1) <= 0]
+    if wrong or not measured or min(xs, default=1) <= 0:
+        raise ValueError(f"measured must hold one figure above 0 for each of {list(xs)}, got {wrong or measured}")
+    together: dict[tuple[float, ...], list[str]] = {}
+    for name, ys in measured.items():
+        together.setdefault(tuple(ys), []).append(name)
+    lines = [(", ".join(names), ys) for ys, names in together.items()]
+    facts = {"xlabel": xlabel, "ylabel": ylabel, "xs": list(xs), "ways": {k: list(v) for k, v in measured.items()}}
+    listed = "; ".join(f"{name} {', '.join(map(number, ys))}" for name, ys in lines)
+    said = [f"{ylabel} against {xlabel} {', '.join(map(number, xs))}: {listed}"]
+    finding = title if title is not None else f"{ylabel[:1].upper()}{ylabel[1:]} against {xlabel}"
+    return Chart("Ways", finding, said, facts, lambda: _draw_ways(xs, lines, xlabel, ylabel, finding))
+
+
+def _draw_ways(
+    xs: Sequence[float], lines: Sequence[tuple[str, Sequence[float]]], xlabel: str, ylabel: str, title: str
+) -> Figure:
+    entries = [name for name, _ in lines]
+    widest = max((number(y) for _, ys in lines for y in ys), key=len)
+    figure, (axes,) = page(title, [210], names=[widest], entries=entries)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.grid(color=FAINT, linewidth=0.8)
+    handles: list[Any] = []
+    for i, (_, ys) in enumerate(lines):
+        colour, dash = SERIES[i % len(SERIES)]
+        look: dict[str, Any] = {
+            "color": colour,
+            "linestyle": dash,
+            "marker": MARKERS[i % len(MARKERS)],
+            "markersize": 5,
+        }
+        handles += axes.plot(xs, ys, linewidth=1.6, clip_on=False, **look)
+    for axis, shown in ((axes.xaxis, sorted(set(xs))), (axes.yaxis, _decades([y for _, ys in lines for y in ys]))):
+        axis.set_ticks(shown, [number(value) for value in shown])
+        axis.set_ticks([], minor=True)
+    axes.set_xlabel(xlabel, labelpad=3)
+    axes.set_ylabel(ylabel)
+    legend(figure, handles, entries)
+    return figure
+
+
+def _decades(values: Sequence[float]) -> list[float]:
+    """Return the powers of ten around the values."""
+    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    return [10.0**power for power in range(low, max(high, low + 1) + 1)]

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from agentkit.plots import events
+import agentkit.plots.events as events
 from agentkit.plots.chart import count, seconds
 from agentkit.report import Report
 

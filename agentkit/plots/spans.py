@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from agentkit.plots import events
+import agentkit.plots.events as events
 from agentkit.plots.style import DPI, INK, plain, text_width
 
 if TYPE_CHECKING:

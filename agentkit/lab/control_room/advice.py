@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from agentkit.lab.control_room.knobs import Knobs
 from agentkit.plots.chart import count, number, seconds
-from agentkit.plots.load import in_flight
+from agentkit.plots.in_flight import in_flight
 from agentkit.report import Report
 
 __all__ = ["advise"]

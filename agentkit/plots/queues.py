@@ -1,21 +1,20 @@
-"""How many run and how many wait, over time.
+"""Queues over time: tasks that wait for their first attempt, and items that wait between the stages of a pipeline.
 
-What it holds: `in_flight` and `queue_depth`.
-Guarantee: the curves count the log's own stretches, instant by instant; the area under them is the sum of the seconds.
-How to read it: where the in-flight curve lies on the limit, the limit is what holds the run back; where the queue
-grows, work arrives faster than it leaves.
+What it holds: `queue_depth` and `stages`.
+Guarantee: curves count the intervals of the log, without sampling.
+How to read it: a growing queue means that work arrives faster than it is done. In a pipeline, the queue that stays at
+its bound is the one in front of the slowest stage; the queues before it fill up one after another (backpressure).
 Opened by notebook 08.
 """
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from agentkit.plots import bars, events
+import agentkit.plots.bars as bars
+import agentkit.plots.events as events
 from agentkit.plots.chart import Chart, count, number, seconds
 from agentkit.plots.facts import labels_for
 from agentkit.plots.style import MARKS, SERIES, TROUBLE, WAITING, legend, page, plain
@@ -24,53 +23,9 @@ from agentkit.report import Report
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["in_flight", "queue_depth"]
+__all__ = ["queue_depth", "stages"]
 
-
-def in_flight(report: Report, *, title: str | None = None) -> Chart:
-    """Draw how many attempts were under way at each instant, with the limit.
-
-    >>> from agentkit import Outcome, Report
-    >>> a, b = (Outcome(i, i, "success", started=0.0, finished=2.0 + 2 * i) for i in range(2))
-    >>> in_flight(Report([a, b], limits=[(0.0, 2)]))
-    <InFlight: 2 agents in 4 s, at most 2 in flight, 1.5 on average, at the limit 50 % of the time, limit 2>
-    """
-    end = events.now(report)
-    tried = [stretch for outcome in report.individual_results for stretch in events.attempts(outcome, end)]
-    busy = events.duration(tried)
-    facts: dict[str, Any] = {
-        "agents": len(report),
-        "seconds": end,
-        "peak_in_flight": report.summary.peak_in_flight,
-        "mean_in_flight": busy / end if end else 0.0,
-        "share_at_limit": _share_at_limit(tried, report.limits, end),
-        "limits": report.limits,
-    }
-    mean, share = number(facts["mean_in_flight"]), round(100 * facts["share_at_limit"], 6)
-    said = [f"{count(len(report), 'agent')} in {seconds(end)}", f"at most {facts['peak_in_flight']} in flight"]
-    said += [f"{mean} on average", f"at the limit {number(share)} % of the time", events.limit_words(report.limits)]
-    if title is None:
-        title = f"At most {facts['peak_in_flight']} in flight, {mean} on average over {seconds(end)}"
-
-    def draw() -> Figure:
-        figure, (axes,) = page(title, [170], names=["1,000"])
-        bars.in_flight(axes, report)
-        bars.time_axis(axes, end, labelled=True)
-        return figure
-
-    return Chart("InFlight", title, said, facts, draw)
-
-
-def _share_at_limit(tried: Sequence[events.Stretch], limits: Sequence[tuple[float, float]], end: float) -> float:
-    """For which share of the time all slots were taken."""
-    times, counts = events.steps(tried)
-    edges = sorted({0.0, end, *times, *(at for at, _ in limits)})
-    full = []
-    for start, stop in pairwise(edges):
-        running = counts[bisect_right(times, start) - 1]
-        limit = next((limit for at, limit in reversed(limits) if at <= start), math.inf)
-        full.append((start, stop) if start < end and running >= limit else (start, start))
-    return events.duration(full) / end if end else 0.0
+PREFIX = "waiting for "
 
 
 def queue_depth(
@@ -87,7 +42,7 @@ def queue_depth(
     """
     reports = [report, *others]
     names = labels_for(reports, labels)
-    runs = [_queue(one) for one in reports]
+    runs = [_queue_facts(one) for one in reports]
     facts = runs[0] if not others else {"runs": dict(zip(names, runs, strict=True))}
     said = []
     for name, run in zip(names, runs, strict=True):
@@ -99,7 +54,7 @@ def queue_depth(
         title = f"Up to {count(runs[0]['peak'], 'agent')} {wait}, the longest for {seconds(runs[0]['longest'])}"
     if title is None:
         title = "Most waiting at once: " + ", ".join(f"{n} {r['peak']:,}" for n, r in zip(names, runs, strict=True))
-    return Chart("QueueDepth", title, said, facts, lambda: _draw(reports, names, str(title)))
+    return Chart("QueueDepth", title, said, facts, lambda: _draw_queues(reports, names, str(title)))
 
 
 def _waits(report: Report) -> list[events.Stretch]:
@@ -107,7 +62,7 @@ def _waits(report: Report) -> list[events.Stretch]:
     return [events.waiting(outcome, end) for outcome in report.individual_results]
 
 
-def _queue(report: Report) -> dict[str, Any]:
+def _queue_facts(report: Report) -> dict[str, Any]:
     waits, end = _waits(report), events.now(report)
     return {
         "agents": len(report),
@@ -128,7 +83,7 @@ def _queue_words(run: dict[str, Any]) -> list[str]:
     return words + ([f"{other:,} did not succeed"] if other else [])
 
 
-def _draw(reports: Sequence[Report], names: Sequence[str], title: str) -> Figure:
+def _draw_queues(reports: Sequence[Report], names: Sequence[str], title: str) -> Figure:
     end, several = max(events.now(report) for report in reports), len(reports) > 1
     entries = [plain(name, 200) for name in names] if several else []
     rejected = [_rejected(report) for report in reports]
@@ -159,3 +114,53 @@ def _draw(reports: Sequence[Report], names: Sequence[str], title: str) -> Figure
 def _rejected(report: Report) -> list[float]:
     """When tasks were turned away."""
     return [o.finished or o.submitted for o in report.individual_results if o.status == "rejected"]
+
+
+def stages(report: Report, *, title: str | None = None) -> Chart:
+    """Draw how many items wait in front of each stage; `report` is what `Pipeline.execute` returned.
+
+    >>> from agentkit import Outcome
+    >>> from agentkit.report.outcome import Span
+    >>> item = Outcome(0, "a", "success", started=0.0, finished=5.0, spans=(Span("waiting for write", 1.0, 4.0),))
+    >>> stages(Report([item]))
+    <Stages: 1 item in 5 s; write: at most 1 waiting, 0.6 on average>
+    """
+    end = events.now(report)
+    queues: dict[str, list[events.Stretch]] = {}
+    for outcome in report.individual_results:
+        for span in outcome.spans:
+            if span.name.startswith(PREFIX):
+                queues.setdefault(span.name.removeprefix(PREFIX), []).append((span.started, span.finished))
+    queues = dict(sorted(queues.items(), key=lambda queue: min(queue[1])))  # the order in which items came to them
+    measured = {name: _stage_facts(waits, end) for name, waits in queues.items()}
+    facts: dict[str, Any] = {"items": len(report), "seconds": end, "stages": measured}
+    said = [f"{count(len(report), 'item')} in {seconds(end)};"] + [
+        f"{name}: at most {queue['peak']:,} waiting, {number(queue['mean'])} on average;"
+        for name, queue in measured.items()
+    ]
+    said[-1] = said[-1].rstrip(";")
+    if title is None:
+        fullest = max(measured, key=lambda name: measured[name]["mean"], default=None)
+        title = f"The longest queue stands in front of {fullest!r}" if fullest else "Nothing waits between stages"
+    return Chart("Stages", title, said, facts, lambda: _draw_stages(queues, end, str(title)))
+
+
+def _stage_facts(waits: list[events.Stretch], end: float) -> dict[str, float]:
+    return {"peak": max(events.steps(waits)[1]), "mean": events.duration(waits) / end if end else 0.0}
+
+
+def _draw_stages(queues: dict[str, list[events.Stretch]], end: float, title: str) -> Figure:
+    entries = [plain(name, 200) for name in queues]
+    figure, (axes,) = page(title, [210], names=["1,000"], entries=entries)
+    highest, handles = 1, []
+    for i, waits in enumerate(queues.values()):
+        times, counts = events.steps(waits)
+        highest = max(highest, *counts)
+        colour, dash = SERIES[i % len(SERIES)]
+        handles += axes.step([*times, end], [*counts, counts[-1]], where="post", color=colour, linestyle=dash, lw=1.6)
+    axes.set_ylim(0, 1.08 * highest)
+    bars.whole_ticks(axes, highest)
+    axes.set_ylabel("items waiting")
+    bars.time_axis(axes, end, labelled=True)
+    legend(figure, handles, entries)
+    return figure

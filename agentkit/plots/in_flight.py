@@ -1,17 +1,27 @@
-"""Ways to do the same work, side by side: how long each takes, how many calls it makes, and what they cost.
+"""Calls in flight over time: the curve of one run, its area, and the curves of several runs.
 
-What it holds: `side_by_side`, and the `SideBySide` it returns, which is a picture and a frame of the same numbers.
-Guarantees: calls are counted where they were made, in the provider's log or in a report's attempts; all panels share
-both scales, so equal areas are equal seconds of calling.
-How to read it: a long flat strip is work done one after another, a short tall block the same work side by side.
+What it holds: `in_flight`, the curve with the concurrency limit; `little`, its area next to Little's law;
+`side_by_side`, several ways to do the same work with their time, calls and tokens, and the `SideBySide` it returns,
+which is a chart and a data frame of the same numbers.
+Guarantees: curves count the intervals of the log, without sampling, so the area under a curve is the sum of the
+seconds; `little` computes the two sides of the law independently, one from the curve and one from the agents;
+`side_by_side` counts calls in the provider's log or in the attempts of a report, and all its panels share both scales.
+How to read it: while the curve is at the limit, the limit is what slows the run down. A long flat strip is work done
+one after another, a short tall block the same work done concurrently.
+Source: Little, A Proof for the Queuing Formula L = λW (1961).
+Opened by notebook 08.
 """
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from agentkit.plots import bars, events
+import agentkit.plots.bars as bars
+import agentkit.plots.events as events
 from agentkit.plots.chart import Chart, count, number, seconds
 from agentkit.plots.facts import labels_for
 from agentkit.plots.style import CALLING, FILL, INK, MARKS, TROUBLE, heading, legend, page, plain
@@ -21,11 +31,113 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-__all__ = ["SideBySide", "side_by_side"]
+__all__ = ["SideBySide", "in_flight", "little", "side_by_side"]
 
 TOO_MANY = 429
-HEIGHT = 66  # pixels of a panel
+HEIGHT = 66  # pixels of a panel, at least
 CURVE: dict[str, Any] = {"color": CALLING, "linewidth": 1.4, "clip_on": False}
+
+
+def in_flight(report: Report, *, title: str | None = None) -> Chart:
+    """Draw how many attempts were under way at each instant, with the limit.
+
+    >>> from agentkit import Outcome, Report
+    >>> a, b = (Outcome(i, i, "success", started=0.0, finished=2.0 + 2 * i) for i in range(2))
+    >>> in_flight(Report([a, b], limits=[(0.0, 2)]))
+    <InFlight: 2 agents in 4 s, at most 2 in flight, 1.5 on average, at the limit 50 % of the time, limit 2>
+    """
+    end = events.now(report)
+    tried = [stretch for outcome in report.individual_results for stretch in events.attempts(outcome, end)]
+    busy = events.duration(tried)
+    facts: dict[str, Any] = {
+        "agents": len(report),
+        "seconds": end,
+        "peak_in_flight": report.summary.peak_in_flight,
+        "mean_in_flight": busy / end if end else 0.0,
+        "share_at_limit": _share_at_limit(tried, report.limits, end),
+        "limits": report.limits,
+    }
+    mean, share = number(facts["mean_in_flight"]), round(100 * facts["share_at_limit"], 6)
+    said = [f"{count(len(report), 'agent')} in {seconds(end)}", f"at most {facts['peak_in_flight']} in flight"]
+    said += [f"{mean} on average", f"at the limit {number(share)} % of the time", events.limit_words(report.limits)]
+    if title is None:
+        title = f"At most {facts['peak_in_flight']} in flight, {mean} on average over {seconds(end)}"
+
+    def draw() -> Figure:
+        figure, (axes,) = page(title, [170], names=["1,000"])
+        bars.in_flight(axes, report)
+        bars.time_axis(axes, end, labelled=True)
+        return figure
+
+    return Chart("InFlight", title, said, facts, draw)
+
+
+def _share_at_limit(tried: Sequence[events.Stretch], limits: Sequence[tuple[float, float]], end: float) -> float:
+    """For which share of the time all slots were taken."""
+    times, counts = events.steps(tried)
+    edges = sorted({0.0, end, *times, *(at for at, _ in limits)})
+    full = []
+    for start, stop in pairwise(edges):
+        running = counts[bisect_right(times, start) - 1]
+        limit = next((limit for at, limit in reversed(limits) if at <= start), math.inf)
+        full.append((start, stop) if start < end and running >= limit else (start, start))
+    return events.duration(full) / end if end else 0.0
+
+
+def little(report: Report, *, title: str | None = None) -> Chart:
+    """Draw Little's law, L = λ × W: what is in flight on average, counted in two ways.
+
+    >>> from agentkit import Outcome, Report
+    >>> little(Report([Outcome(i, i, "success", started=0.0, finished=2.0 + 2 * i) for i in range(2)]))
+    <Little: L 1.5 in flight on average, λ 0.5 agents per s × W 3 s each = 1.5, 2 agents, 6 agent-seconds in 4 s>
+
+    Above, instant by instant: the area under the in-flight curve. Below, agent by agent: the seconds of each, longest
+    first. Both areas are the same agent-seconds. Seconds in flight count; waiting and backing off do not.
+    """
+    end = events.now(report)
+    tried = [events.attempts(outcome, end) for outcome in report.individual_results]
+    each = sorted((events.duration(stretches) for stretches in tried if stretches), reverse=True)
+    times, counts = events.steps([stretch for stretches in tried for stretch in stretches])
+    area = math.fsum(level * (stop - start) for level, (start, stop) in zip(counts, pairwise(times), strict=False))
+    rate, mean = (len(each) / end if end else 0.0), (math.fsum(each) / len(each) if each else 0.0)
+    facts = {
+        "in_flight": area / end if end else 0.0,
+        "rate": rate,
+        "mean_seconds": mean,
+        "product": rate * mean,
+        "agents": len(each),
+        "agent_seconds": area,
+        "seconds": end,
+    }
+    left = number(facts["in_flight"])
+    said = [f"L {left} in flight on average"]
+    said += [f"λ {number(rate)} agents per s × W {seconds(mean)} each = {number(rate * mean)}"]
+    said += [count(len(each), "agent"), f"{number(area)} agent-seconds in {seconds(end)}"]
+    if title is None:
+        title = f"{left} in flight on average = {number(rate)} agents per second × {seconds(mean)} each"
+    return Chart("Little", title, said, facts, lambda: _draw_little(report, each, facts, str(title)))
+
+
+def _draw_little(report: Report, each: Sequence[float], facts: dict[str, Any], title: str) -> Figure:
+    figure, (top, below) = page(title, [120, 140], names=["1,000"], gap=58, above=22)
+    bars.in_flight(top, Report(report.individual_results))
+    top.axhline(facts["in_flight"], color=INK, linewidth=1.3, linestyle=(0, (4, 2)))
+    bars.time_axis(top, facts["seconds"], labelled=True)
+    left, total = number(facts["in_flight"]), number(facts["agent_seconds"])
+    heading(top, f"instant by instant: {total} agent-seconds over {seconds(facts['seconds'])}: L = {left}, dashed")
+    below.barh(
+        range(len(each)), each, height=1.0, color=FILL, edgecolor=CALLING, linewidth=0.8 if len(each) < 60 else 0
+    )
+    below.axvline(facts["mean_seconds"], color=INK, linewidth=1.3, linestyle=(0, (4, 2)))
+    below.set_ylim(max(len(each), 1) - 0.5, -0.5)
+    below.set_xlim(0, 1.02 * max([*each, 0.0]) or 1.0)
+    below.set_yticks([])
+    below.set_ylabel(count(len(each), "agent"))
+    below.set_xlabel("seconds in flight, agent by agent", labelpad=3)
+    heading(
+        below, f"agent by agent: {total} agent-seconds over {len(each)}: W = {seconds(facts['mean_seconds'])}, dashed"
+    )
+    return figure
 
 
 class _Call(NamedTuple):
@@ -80,11 +192,11 @@ def side_by_side(
     if len(set(names)) != len(names):
         raise ValueError(f"labels must differ from each other, got {names}")
     calls = [_calls(run) for run in runs]
-    facts = {name: _facts(made) for name, made in zip(names, calls, strict=True)}
-    said = [f"{name}: {', '.join(_words(fact))};" for name, fact in facts.items()]
+    facts = {name: _calls_facts(made) for name, made in zip(names, calls, strict=True)}
+    said = [f"{name}: {', '.join(_calls_words(fact))};" for name, fact in facts.items()]
     said[-1] = said[-1].rstrip(";")
-    title = title if title is not None else _finding(facts)
-    return SideBySide("SideBySide", title, said, {"runs": facts}, lambda: _draw(calls, facts, title))
+    title = title if title is not None else _compared(facts)
+    return SideBySide("SideBySide", title, said, {"runs": facts}, lambda: _draw_side_by_side(calls, facts, title))
 
 
 def _calls(run: Iterable[Any] | Report) -> list[_Call]:
@@ -115,7 +227,7 @@ def _logged(call: Any) -> _Call:
     return _Call(call.arrived, finished, call.status == TOO_MANY, tokens)
 
 
-def _facts(calls: Sequence[_Call]) -> dict[str, Any]:
+def _calls_facts(calls: Sequence[_Call]) -> dict[str, Any]:
     spans = [(call.started, call.finished) for call in calls if not call.refused]
     end = max((call.finished for call in calls), default=0.0)
     return {
@@ -128,13 +240,13 @@ def _facts(calls: Sequence[_Call]) -> dict[str, Any]:
     }
 
 
-def _words(fact: dict[str, Any]) -> list[str]:
+def _calls_words(fact: dict[str, Any]) -> list[str]:
     said = [seconds(fact["makespan"]), count(fact["calls"], "call"), f"{fact['tokens']:,} tokens"]
     said += [f"{fact['refused']:,} refused" if fact["refused"] else "none refused"]
     return [*said, f"at most {fact['peak_in_flight']:,} in flight", f"{number(fact['mean_in_flight'])} on average"]
 
 
-def _finding(facts: dict[str, dict[str, Any]]) -> str:
+def _compared(facts: dict[str, dict[str, Any]]) -> str:
     times = {name: fact["makespan"] for name, fact in facts.items()}
     said = ", ".join(f"{name} {seconds(time)}" for name, time in times.items())
     said = said[:1].upper() + said[1:]
@@ -147,7 +259,7 @@ def _finding(facts: dict[str, dict[str, Any]]) -> str:
     return f"{said}: {quick} is {number(times[slow] / times[quick])} times as fast{whom}"
 
 
-def _draw(calls: Sequence[Sequence[_Call]], facts: dict[str, dict[str, Any]], title: str) -> Figure:
+def _draw_side_by_side(calls: Sequence[Sequence[_Call]], facts: dict[str, dict[str, Any]], title: str) -> Figure:
     refused = any(fact["refused"] for fact in facts.values())
     entries = ["calls in flight", "refused"] if refused else []
     heights = [max(HEIGHT, min(150, 300 / len(facts)))] * len(facts)

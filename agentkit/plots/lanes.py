@@ -1,27 +1,30 @@
-"""Threads at work, and the pulse of the event loop beside them.
+"""Lanes: which thread ran which call, and which task ran which line.
 
-What it holds: `pool`.
-Guarantee: rows and beats are drawn as they were measured; a pause in the pulse is a stretch in which the loop ran
-nothing else, whatever it was doing.
-How to read it: blue bars in several rows are threads that work at once; a hatched pause below is a loop standing still.
-Opened by notebook 02.
+What it holds: `pool`, a row per thread with the heartbeat of the event loop below, and `interleaving`, a column per
+task, time downward, with the shared variables on the right.
+Guarantees: calls and beats are drawn as they were measured, and a gap between beats is a time in which the loop ran
+nothing else, for whatever reason. Lines are drawn in the order in which they ran; lines without a gap between them ran
+without a switch to another task; a change of a shared variable is written next to the line that made it.
+How to read a pool: blue bars in several rows are threads at work at the same time; a hatched gap is a blocked loop.
+Opened by notebooks 02 and 04; `explore` finds the interleavings worth drawing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from agentkit.plots import bars, events
+import agentkit.plots.bars as bars
+import agentkit.plots.events as events
 from agentkit.plots.chart import Chart, count, seconds
-from agentkit.plots.style import CALLING, INK, TROUBLE, legend, page, plain
+from agentkit.plots.style import CALLING, FILL, INK, SOFT, TROUBLE, WIDTH, legend, page, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["pool"]
+__all__ = ["interleaving", "pool"]
 
 LISTED = 12  # threads a repr names one by one
 LATE = 2.0  # a beat that comes after more than this many periods counts as a stall
@@ -29,6 +32,10 @@ Call = tuple[str, float, float]
 """Thread, started, finished."""
 Pause = tuple[float, float]
 """Its length, and when it began."""
+
+MAX_LINES = 40  # lines drawn; the table has them all
+ROW, GAP = 19, 6  # pixels: a line, and the space where another task was let in
+FIXED = ("step", "task", "line", "source", "ended")
 
 
 def pool(
@@ -65,11 +72,15 @@ def pool(
         if pauses:
             title += f"; the loop stood still for {seconds(pauses[0][0])}" if stalls else "; the loop never stood still"
     return Chart(
-        "Pool", title, _words(facts), facts, lambda: _draw(rows, names, beats, stalls, facts["seconds"], str(title))
+        "Pool",
+        title,
+        _pool_words(facts),
+        facts,
+        lambda: _draw_pool(rows, names, beats, stalls, facts["seconds"], str(title)),
     )
 
 
-def _words(facts: dict[str, Any]) -> list[str]:
+def _pool_words(facts: dict[str, Any]) -> list[str]:
     words = [count(facts["threads"], "thread"), count(facts["calls"], "call"), f"at most {facts['peak']} at once"]
     words.append(f"{seconds(facts['work'])} of work in {seconds(facts['seconds'])};")
     if facts["threads"] <= LISTED:
@@ -82,7 +93,7 @@ def _words(facts: dict[str, Any]) -> list[str]:
     return words
 
 
-def _draw(
+def _draw_pool(
     rows: Sequence[Call], names: Sequence[str], beats: Sequence[float], stalls: Sequence[Pause], end: float, title: str
 ) -> Figure:
     pulse = len(beats) > 0
@@ -112,3 +123,61 @@ def _pulse(axes: Axes, beats: Sequence[float], stalls: Sequence[Pause]) -> list[
     axes.set_ylim(0, 1)
     axes.set_yticks([0.5], ["loop"])
     return handles
+
+
+def interleaving(steps: Any, *, title: str | None = None) -> Chart:
+    """Draw an order of steps: what `explore` found (`exploration`, or its `.interleaving`), or its rows.
+
+    >>> row = {"step": 1, "task": "A", "line": 3, "source": "n = 1", "ended": True, "n": ("0", "1")}
+    >>> interleaving([row])
+    <Interleaving: 1 step of 1 task: A 3 (n 0 → 1)>
+    """
+    found = getattr(steps, "interleaving", steps)
+    rows = list(found.rows()) if hasattr(found, "rows") else [dict(row) for row in found or ()]
+    lanes = list(dict.fromkeys(row["task"] for row in rows))
+    told = [f"{row['task']} {row['line']}{_changes(row, ' ({})')}" for row in rows]
+    switches = len({row["step"] for row in rows})
+    facts = {"rows": rows, "tasks": lanes, "steps": switches}
+    said = [f"{count(switches, 'step')} of {count(len(lanes), 'task')}: {', '.join(told)}"]
+    finding = title or f"{count(switches, 'step')} of {', '.join(lanes) or 'no task'}, time downwards"
+    return Chart("Interleaving", finding, said, facts, lambda: _draw_interleaving(rows[:MAX_LINES], lanes, finding))
+
+
+def _changes(row: Mapping[str, Any], form: str) -> str:
+    """Return what a line did to what is shared, in words; empty if nothing."""
+    shared = {name: value for name, value in row.items() if name not in FIXED}
+    changed = [f"{name} {before} → {after}" for name, (before, after) in shared.items() if before != after]
+    return form.format("; ".join(changed)) if changed else ""
+
+
+def _draw_interleaving(rows: Sequence[Mapping[str, Any]], lanes: Sequence[str], title: str) -> Figure:
+    tops, y = [], 0
+    for i, row in enumerate(rows):
+        y += GAP if i and row["step"] != rows[i - 1]["step"] else 0
+        tops.append(y)
+        y += ROW
+    figure, (axes,) = page(title, [y + 26], ylabel=False)
+    axes.set_xlim(0, WIDTH)
+    axes.set_ylim(y + 2, -24)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines["bottom"].set_visible(False)
+    lane = WIDTH / (len(lanes) + 1)
+    heads = [*lanes, "what is shared"]
+    for i, name in enumerate(heads):
+        axes.text(i * lane + 6, -12, plain(name, lane - 12), va="center", weight="bold", color=INK)
+    for row, top in zip(rows, tops, strict=True):
+        _line(axes, row, lanes.index(row["task"]) * lane, top, lane, len(lanes) * lane)
+    return figure
+
+
+def _line(axes: Axes, row: Mapping[str, Any], left: float, top: float, lane: float, shared: float) -> None:
+    from matplotlib.patches import Rectangle
+
+    change = _changes(row, "{}")
+    axes.add_patch(Rectangle((left, top), lane - 4, ROW, facecolor=CALLING if change else FILL, linewidth=0))
+    source = plain(f"{row['line']}  {row['source']}", lane - 16)
+    axes.text(left + 6, top + ROW / 2, source, va="center", color="white" if change else INK)
+    if change:
+        axes.plot([left + lane - 4, shared], [top + ROW / 2] * 2, color=SOFT, linewidth=0.6)
+        axes.text(shared + 6, top + ROW / 2, plain(change, lane - 12), va="center", color=INK)
