@@ -1,9 +1,9 @@
-"""Bars, marks and curves that several charts of a run share.
+"""Bars, curves and axes that several charts share.
 
-What it holds: `draw` (rows of bars), `key` (their legend), `in_flight` (the curve with its limit), `time_axis`, and
-`upright` (an instant marked).
-Guarantee: one collection per colour, however many rows, so a thousand agents draw as fast as ten.
-Used by `timeline`, `compare` and `in_flight`.
+What it holds: `draw` (rows of bars), `key` (the entries of their legend), `in_flight` (the curve with its limit),
+`time_axis`, `whole_ticks`, and `draw_mark` (a vertical line at one point in time).
+Guarantee: one matplotlib collection per color, so drawing time hardly depends on the number of rows.
+Used by the charts of a report.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from agentkit.report import Report
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw", "in_flight", "key", "time_axis", "upright", "whole_ticks"]
+__all__ = ["draw", "draw_mark", "in_flight", "key", "time_axis", "whole_ticks"]
 
-THICK, THIN = spans.THICK, 0.24  # of a row
+THICK, THIN = spans.THICK, 0.24  # share of a row's height
 LOOKS: dict[str, dict[str, Any]] = {
     "waiting": {"facecolor": style.WAITING},
     "calling": {"facecolor": style.CALLING},
     "working": {"facecolor": style.WORK},
     "backing_off": {"facecolor": "white", "edgecolor": style.BACKING_OFF, "hatch": "//////", "linewidth": 0.7},
 }
-DENSE_BELOW = 4  # pixels a row; with fewer, a row is a line
-DENSE: dict[str, dict[str, Any]] = {  # there a hatch has no room, a grey area must not be loud
+DENSE_BELOW = 4  # pixels per row; below this, rows are drawn as plain lines
+DENSE: dict[str, dict[str, Any]] = {  # for such rows: no hatch, because it has no room, and a lighter gray
     "waiting": {"facecolor": "#e4e4e4"},
     "backing_off": {"facecolor": "#a6d4f0", "hatch": None, "linewidth": 0},
 }
@@ -41,7 +41,7 @@ WORDS = {"waiting": "waiting", "calling": "calling", "backing_off": "backing off
 
 
 def key(rows: Iterable[events.Row], called: bool, room: float, mark: tuple[float, str] | None = None) -> dict[str, Any]:
-    """What the rows contain, as words with a sample of how it is drawn at `room` pixels a row."""
+    """Return the legend of the rows: each kind of content, with a sample drawn as at `room` pixels per row."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -64,7 +64,7 @@ def key(rows: Iterable[events.Row], called: bool, room: float, mark: tuple[float
 
 
 def draw(axes: Axes, rows: Sequence[events.Row], room: float) -> None:
-    """Draw the rows at y = 0, 1, …, for `room` pixels each; the caller turns the axis so that the first is on top."""
+    """Draw the rows at y = 0, 1, … with `room` pixels each; the caller inverts the axis to put the first on top."""
     from matplotlib.collections import PolyCollection
 
     few = room >= DENSE_BELOW
@@ -99,20 +99,20 @@ def _box(start: float, end: float, y: float, tall: float) -> list[tuple[float, f
     return [(start, low), (end, low), (end, high), (start, high)]
 
 
-def upright(axes: Axes, mark: tuple[float, str] | None) -> None:
-    """Draw the line of a mark through a panel, if there is one."""
+def draw_mark(axes: Axes, mark: tuple[float, str] | None) -> None:
+    """Draw a mark, if there is one, as a vertical line through the panel."""
     if mark:
         axes.axvline(mark[0], **MARK)
 
 
-def in_flight(axes: Axes, report: Report, *, colour: str = style.CALLING) -> None:
-    """Draw how many attempts were under way at each instant, and the limit with its name on it."""
+def in_flight(axes: Axes, report: Report) -> None:
+    """Draw the number of attempts in flight over time, and the limit with its name on it."""
     end = events.now(report)
-    tried = [stretch for outcome in report.individual_results for stretch in events.attempts(outcome, end)]
+    tried = [interval for outcome in report.individual_results for interval in events.attempts(outcome, end)]
     times, counts = events.steps(tried)
     times, counts = [*times, max(end, times[-1])], [*counts, counts[-1]]
     axes.fill_between(times, counts, step="post", facecolor=style.FILL, linewidth=0)
-    axes.step(times, counts, where="post", color=colour, linewidth=1.4, clip_on=False)
+    axes.step(times, counts, where="post", color=style.CALLING, linewidth=1.4, clip_on=False)
     highest: float = max([*counts, 1])
     limits = [(at, limit) for at, limit in report.limits if at <= end and limit < math.inf]
     if limits and min(limit for _, limit in limits) <= 3 * highest:
@@ -138,7 +138,7 @@ def _limit(axes: Axes, limits: Sequence[tuple[float, float]], end: float) -> Non
 
 
 def whole_ticks(axes: Axes, highest: float) -> None:
-    """Mark 0, the top where that is a round number, and one or two between."""
+    """Put whole-number ticks on the y axis: 0, the top if it is a round number, and one or two in between."""
     top = math.floor(max(highest, 1))
     round_steps = [d * 10**e for e in range(len(str(top))) for d in (1, 2, 5)]
     even = [top // parts for parts in (3, 2) if top % parts == 0 and (top <= 20 or top % 10 == 0)]
@@ -147,10 +147,10 @@ def whole_ticks(axes: Axes, highest: float) -> None:
     axes.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
 
 
-def time_axis(axes: Axes, end: float, *, labelled: bool, start: float = 0.0) -> None:
-    """Give the axis seconds since the run began."""
-    axes.set_xlim(start, start + 1.02 * ((end - start) or 1.0))
+def time_axis(axes: Axes, end: float, *, labeled: bool) -> None:
+    """Make the x axis seconds since the run began, from 0 to just past `end`."""
+    axes.set_xlim(0.0, 1.02 * (end or 1.0))
     axes.grid(axis="x", color=style.FAINT, linewidth=0.8)
-    axes.tick_params(axis="x", labelbottom=labelled)
-    if labelled:
+    axes.tick_params(axis="x", labelbottom=labeled)
+    if labeled:
         axes.set_xlabel("seconds since the run began", labelpad=3)

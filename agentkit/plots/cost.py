@@ -1,8 +1,8 @@
-"""What a run costs, as it goes on: tokens and money.
+"""Cumulative cost of a run: tokens and money.
 
 What it holds: `cost`.
-Guarantee: only what results carry in their `usage` counts, at the moment the task ended; the ends of the curves are
-the sums in `report.summary.usage`. Calls that failed or were retried may have cost more: the provider's log knows.
+Guarantee: counts the `usage` of results, at the time the task ended, so the curves end at the sums in
+`report.summary.usage`. Calls that failed or were retried may have cost more; the provider's log has those.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def cost(
     currency: str = "USD",
     title: str | None = None,
 ) -> Chart:
-    """Draw tokens, and money if `prices` are given, as they add up over the run.
+    """Draw cumulative tokens, and cumulative cost if `prices` are given, over the run.
 
     >>> from agentkit import Outcome, Reply, Report, Usage
     >>> reply = Reply("yes", Usage(1, 900, 100))
@@ -44,8 +44,8 @@ def cost(
     >>> cost(run, prices=(2.0, 10.0))
     <Cost: 3 requests, 2,700 input tokens, 300 output tokens, 0.0084 USD; half of the tokens by 2 s, all by 3 s>
 
-    `prices` is what a million input tokens and a million output tokens cost. `budget` is a level to draw: money
-    where there are prices, else tokens.
+    `prices` are the prices of a million input tokens and a million output tokens. `budget` is a level to draw: money
+    if there are prices, else tokens.
     """
     rows = _rows(report)
     money = list(accumulate(_price(row, prices) for row in rows)) if prices else []
@@ -75,7 +75,7 @@ def _words(facts: dict[str, Any], spent: str) -> list[str]:
 
 
 def _rows(report: Report) -> list[Row]:
-    """`(second, requests, input tokens, output tokens)` of each task with a usage, in order of time."""
+    """`(second, requests, input tokens, output tokens)` of each task with a usage, by time."""
     ended = [(o.finished or 0.0, getattr(o.result, "usage", None)) for o in report.individual_results]
     rows = [(at, usage.requests, usage.input_tokens, usage.output_tokens) for at, usage in ended if usage is not None]
     return sorted(rows, key=lambda row: row[0])
@@ -92,15 +92,15 @@ def _money(value: float | None) -> str:
 def _draw(rows: Sequence[Row], money: Sequence[float], budget: float | None, currency: str, title: str) -> Figure:
     figure, panels = page(title, [150, *([90] if money else [])], names=["1,000,000"], entries=WORDS, gap=16)
     times, handles = [0.0, *(at for at, *_ in rows)], []
-    for columns, (colour, dash) in zip(((2, 3), (2,), (3,)), SERIES, strict=False):
+    for columns, (color, dash) in zip(((2, 3), (2,), (3,)), SERIES, strict=False):
         line = [0, *accumulate(sum(int(row[column]) for column in columns) for row in rows)]
-        handles += panels[0].step(times, line, where="post", color=colour, linestyle=dash, linewidth=1.6)
+        handles += panels[0].step(times, line, where="post", color=color, linestyle=dash, linewidth=1.6)
     _scale(panels[0], sum(i + o for _, _, i, o in rows), "tokens", None if money else budget)
     if money:
         panels[1].step(times, [0.0, *money], where="post", color=INK, linewidth=1.6)
         _scale(panels[1], money[-1], currency, budget)
     for axes in panels:
-        time_axis(axes, times[-1], labelled=axes is panels[-1])
+        time_axis(axes, times[-1], labeled=axes is panels[-1])
     legend(figure, handles, WORDS)
     return figure
 

@@ -53,13 +53,13 @@ def curve(
     ideal_name: str = "ideal",
     limit: float | None = None,
 ) -> Chart:
-    """Draw measured points, one of them highlighted where a slider points at it.
+    """Draw measured points, with one highlighted, for example the value of a slider.
 
     >>> curve([1, 5, 10], [200, 40, 20], xlabel="max_concurrency", ylabel="makespan, s", highlight=5)
     <Curve: makespan, s against max_concurrency: 1: 200, 5: 40, 10: 20; highlighted 5: 40>
 
-    `ideal` is a second line, dotted, for what theory promises at the same `xs`, named by `ideal_name`; `limit` a level
-    drawn across.
+    `ideal` is a second, dotted line: the theoretical values at the same `xs`, named by `ideal_name`. `limit` is a
+    horizontal line.
     """
     if len(xs) != len(ys) or (ideal is not None and len(ideal) != len(xs)):
         raise ValueError(f"xs, ys and ideal must be equally long, got {len(xs)} and {len(ys)}; give one y per x")
@@ -139,14 +139,14 @@ def knee(
     highlight: float | None = None,
     title: str | None = None,
 ) -> Chart:
-    """Draw throughput and p95 latency against concurrency, and mark where more stops helping.
+    """Draw throughput and p95 latency against concurrency, and mark where more concurrency stops helping.
 
     >>> knee([(1, 0.5, 2.0), (4, 2.0, 2.0), (8, 2.5, 3.2), (16, 2.5, 6.4)])
     <Knee: knee at 8, throughput per s (p95 in s): 1: 0.5 (2), 4: 2 (2), 8: 2.5 (3.2), 16: 2.5 (6.4)>
 
     A row is `(k, report)` or `(k, throughput, p95)`: agents per second, and seconds or None. The knee is the first
-    row with 95 % of the best throughput, unless that is the last. `limit` is what the provider can do, in agents per
-    second; `highlight` is a k to point at. The dotted line is the ideal: throughput in proportion to k.
+    row with 95 % of the best throughput, unless that is the last. `limit` is the provider's capacity in agents per
+    second; `highlight` is the k to highlight. The dotted line is the ideal: throughput proportional to k.
     """
     rows = sorted(map(_row, points))
     if not rows:
@@ -230,10 +230,12 @@ def ways(
     ylabel: str,
     title: str | None = None,
 ) -> Chart:
-    """Draw one line per way over `xs`; both axes are logarithmic, so all figures must be above 0.
+    """Draw one line per alternative over `xs`; both axes are logarithmic, so all values must be above 0.
 
     >>> ways([1, 10], {"lock": [1, 10], "queue": [1, 10], "merge": [1, 1]}, xlabel="writers", ylabel="seconds")
     <Ways: seconds against writers 1, 10: lock, queue 1, 10; merge 1, 1>
+
+    Alternatives with equal values share a line and a legend entry.
     """
     wrong = [name for name, ys in measured.items() if len(ys) != len(xs) or min(ys, default=1) <= 0]
     if wrong or not measured or min(xs, default=1) <= 0:
@@ -260,9 +262,9 @@ def _draw_ways(
     axes.grid(color=FAINT, linewidth=0.8)
     handles: list[Any] = []
     for i, (_, ys) in enumerate(lines):
-        colour, dash = SERIES[i % len(SERIES)]
+        color, dash = SERIES[i % len(SERIES)]
         look: dict[str, Any] = {
-            "color": colour,
+            "color": color,
             "linestyle": dash,
             "marker": MARKERS[i % len(MARKERS)],
             "markersize": 5,
@@ -278,6 +280,6 @@ def _draw_ways(
 
 
 def _decades(values: Sequence[float]) -> list[float]:
-    """Return the powers of ten around the values."""
+    """Return the powers of ten that cover the values."""
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
     return [10.0**power for power in range(low, max(high, low + 1) + 1)]

@@ -44,11 +44,11 @@ OF = {
     "total": "seconds from submission to end",
 }
 BINS = 40
-LINES: dict[str, dict[str, Any]] = {
+PERCENTILES: dict[str, dict[str, Any]] = {
     "p50": {"color": INK, "linewidth": 1.5, "linestyle": "-"},
     "p95": {"color": INK, "linewidth": 1.5, "linestyle": (0, (4, 2))},
 }
-ROWS = 12  # more results are drawn as one bar
+ROWS = 12  # at most; the remaining results share one bar
 NONE = object()
 
 
@@ -59,14 +59,14 @@ def latency(
     labels: Sequence[object] | None = None,
     title: str | None = None,
 ) -> Chart:
-    """Draw how the seconds of the successful agents are distributed, with p50 and p95.
+    """Draw a histogram of the latencies of the successful agents, with p50 and p95.
 
     >>> from agentkit import Outcome, Report
     >>> latency(Report([Outcome(i, i, "success", started=0.0, finished=1.0 + i) for i in range(4)]))
     <Latency: 4 agents, least 1 s, p50 2 s, p95 4 s, most 4 s, mean 2.5 s>
 
     `of` is `"latency"` (first attempt to end), `"waited"` (submission to first attempt) or `"total"` (both).
-    Several runs are drawn one below the other on one axis; `labels` names them.
+    Several runs are drawn one below the other on the same axis; `labels` names them.
     """
     if of not in OF:
         raise ValueError(f"of must be one of {', '.join(OF)}, got {of!r}")
@@ -135,20 +135,20 @@ def _draw_latency(
         if several:
             heading(axes, f"{plain(name, 300)}: p50 {seconds(run['p50'])}, p95 {seconds(run['p95'])}")
     panels[-1].set_xlabel(OF[of], labelpad=3)
-    legend(figure, [Line2D([], [], **LINES[p]) for p in LINES], entries)
+    legend(figure, [Line2D([], [], **PERCENTILES[p]) for p in PERCENTILES], entries)
     return figure
 
 
-def _histogram(axes: Axes, sample: Sequence[float], run: dict[str, Any], end: float, colour: str) -> None:
+def _histogram(axes: Axes, sample: Sequence[float], run: dict[str, Any], end: float, color: str) -> None:
     bins = [i * end / BINS for i in range(BINS + 1)]
-    heights, _, _ = axes.hist(sample, bins=bins, color=colour, edgecolor="white", linewidth=0.6)
+    heights, _, _ = axes.hist(sample, bins=bins, color=color, edgecolor="white", linewidth=0.6)
     top = max(int(max(heights)), 1)
     axes.set_ylim(0, 1.1 * top)
     axes.set_xlim(0, 1.02 * end)
     whole_ticks(axes, top)
     axes.grid(axis="x", color=FAINT, linewidth=0.8)
     axes.set_ylabel("agents")
-    for p, look in LINES.items():
+    for p, look in PERCENTILES.items():
         if run[p] is not None:
             axes.axvline(run[p], **look)
 
@@ -156,13 +156,13 @@ def _histogram(axes: Axes, sample: Sequence[float], run: dict[str, Any], end: fl
 def outcomes(
     counts: Mapping[Any, int] | Any, *, right: object = NONE, of: str = "interleaving", title: str | None = None
 ) -> Chart:
-    """Draw how often each result came out, the wrong ones marked.
+    """Draw how often each result occurred, with wrong ones marked.
 
     >>> outcomes({2: 2, 1: 18}, right=2)
     <Outcomes: 20 interleavings, 2 different results: 1 ×18 (wrong), 2 ×2 (right); 2 of 20 right>
 
-    `counts` maps each result to its number, or is what `explore` returns. `right` is the result that should always
-    come out; without it nothing is called wrong. `of` names what was counted.
+    `counts` maps each result to its count, or is what `explore` returns. `right` is the result that should always
+    occur; without it, no result counts as wrong. `of` names what was counted.
     """
     table: Mapping[Any, int] = counts if isinstance(counts, Mapping) else counts.outcomes
     rows = sorted(((str(result), times) for result, times in table.items()), key=lambda row: (-row[1], row[0]))
@@ -188,7 +188,7 @@ def _result_words(result: str, times: int, good: str | None) -> str:
 
 
 def _bars(rows: Sequence[tuple[str, int]], good: str | None) -> list[tuple[str, int, bool]]:
-    """Name, number, and whether it is wrong; the rare wrong ones as a single bar, the right one never among them."""
+    """Return name, count and whether it is wrong per bar; rare wrong results share a bar, the right one never does."""
     keep = len(rows) if len(rows) <= ROWS else ROWS - 1
     shown = [row for i, row in enumerate(rows) if i < keep or row[0] == good]
     rest = [row for row in rows if row not in shown]

@@ -1,9 +1,9 @@
-"""From the log of a run to what a picture needs: stretches of time per task, marks, and counts over time.
+"""Extracts from a report what the charts draw: intervals and marks per task, and counts over time.
 
-What it holds: `Row` and `rows` (one per task), `union` and `without` of stretches, `steps` (how many at each instant),
-and `limit_words`.
-Guarantee: only `report.individual_results` and `report.limits` are read; a run that still goes on is read up to the
-last thing that happened in it.
+What it holds: `Row` and `rows` (one per task), interval arithmetic (`union`, `without`, `duration`), `steps` (how many
+intervals are open over time), and `limit_words`.
+Guarantee: only `report.individual_results` and `report.limits` are read; a report of a run that is still in progress is
+read up to the last event in it.
 Used by every chart of a report.
 """
 
@@ -20,25 +20,25 @@ from agentkit.report import Outcome, Report, Span
 
 __all__ = [
     "STATUS",
+    "Interval",
     "Row",
-    "Stretch",
     "attempts",
     "duration",
-    "going_on",
     "has_spans",
     "limit_words",
     "now",
     "queued_for",
     "rows",
     "steps",
+    "still_running",
     "union",
     "waited_for",
     "waiting",
     "without",
 ]
 
-Stretch = tuple[float, float]
-"""From, to; seconds since the run began."""
+Interval = tuple[float, float]
+"""Start and end, in seconds since the run began."""
 
 SLOT = "waiting for a slot"
 STATUS = {"failed": "failed", "timeout": "timed out", "cancelled": "cancelled", "rejected": "rejected"}
@@ -46,17 +46,17 @@ STATUS = {"failed": "failed", "timeout": "timed out", "cancelled": "cancelled", 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One task as stretches of time."""
+    """One task as intervals of time, by what it was doing."""
 
-    waiting: tuple[Stretch, ...] = ()
-    """For a slot, or inside a span whose name begins with `waiting`."""
+    waiting: tuple[Interval, ...] = ()
+    """Waiting for a slot, or inside a span whose name begins with `waiting`."""
     waits: tuple[str, ...] = ()
-    """What that was: the names of such spans, and `waiting for a slot` where no span says what the wait was for."""
-    calling: tuple[Stretch, ...] = ()
-    """Inside a span named `calling`; the whole attempts in a report without any span."""
-    working: tuple[Stretch, ...] = ()
+    """What it waited for: the names of such spans, and `waiting for a slot` for time that no such span covers."""
+    calling: tuple[Interval, ...] = ()
+    """Inside a span named `calling`; in a report without spans, the whole attempts."""
+    working: tuple[Interval, ...] = ()
     """The rest of the attempts."""
-    backing_off: tuple[Stretch, ...] = ()
+    backing_off: tuple[Interval, ...] = ()
     """Between attempts."""
     named: tuple[tuple[str, float, float], ...] = ()
     """Spans of other names."""
@@ -64,19 +64,19 @@ class Row:
     """`(second, what)`: retried, timed out, failed, cancelled, rejected."""
 
 
-def duration(stretches: Iterable[Stretch]) -> float:
-    """Sum of the lengths; exact, so that it is the same on every Python."""
-    return math.fsum(end - start for start, end in stretches)
+def duration(intervals: Iterable[Interval]) -> float:
+    """Return the sum of the lengths, computed exactly, so that it is the same on every Python."""
+    return math.fsum(end - start for start, end in intervals)
 
 
-def union(stretches: Iterable[Stretch]) -> list[Stretch]:
-    """Merge what overlaps or touches; what has no length is left out.
+def union(intervals: Iterable[Interval]) -> list[Interval]:
+    """Merge intervals that overlap or touch; empty intervals are dropped.
 
     >>> union([(0, 2), (1, 3), (5, 6), (4, 4)])
     [(0, 3), (5, 6)]
     """
-    merged: list[Stretch] = []
-    for start, end in sorted(stretch for stretch in stretches if stretch[1] > stretch[0]):
+    merged: list[Interval] = []
+    for start, end in sorted(interval for interval in intervals if interval[1] > interval[0]):
         if merged and start <= merged[-1][1]:
             merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
         else:
@@ -84,12 +84,12 @@ def union(stretches: Iterable[Stretch]) -> list[Stretch]:
     return merged
 
 
-def _within(stretches: Iterable[Stretch], frames: Sequence[Stretch]) -> list[Stretch]:
-    return union((max(s, a), min(e, b)) for s, e in stretches for a, b in frames)
+def _within(intervals: Iterable[Interval], frames: Sequence[Interval]) -> list[Interval]:
+    return union((max(s, a), min(e, b)) for s, e in intervals for a, b in frames)
 
 
-def without(frames: Iterable[Stretch], holes: Iterable[Stretch]) -> list[Stretch]:
-    """Cut holes out of stretches.
+def without(frames: Iterable[Interval], holes: Iterable[Interval]) -> list[Interval]:
+    """Subtract `holes` from intervals.
 
     >>> without([(0, 5)], [(1, 2), (4, 9)])
     [(0, 1), (2, 4)]
@@ -101,7 +101,7 @@ def without(frames: Iterable[Stretch], holes: Iterable[Stretch]) -> list[Stretch
 
 
 def now(report: Report) -> float:
-    """When the last thing in the log happened."""
+    """Return the time of the last event in the report."""
     times = [0.0]
     for outcome in report.individual_results:
         times += [t for t in (outcome.submitted, outcome.started, outcome.finished) if t is not None]
@@ -109,34 +109,34 @@ def now(report: Report) -> float:
     return max(times)
 
 
-def going_on(outcome: Outcome) -> bool:
-    """Whether a task of a live report has not ended yet."""
+def still_running(outcome: Outcome) -> bool:
+    """Whether a task has not ended yet, in a report of a run that is still in progress."""
     return outcome.finished is None and outcome.error is None and outcome.status == "cancelled"
 
 
-def attempts(outcome: Outcome, until: float) -> list[Stretch]:
-    """The attempts of a task, the one in progress included."""
+def attempts(outcome: Outcome, until: float) -> list[Interval]:
+    """Return the attempts of a task as intervals, including one in progress."""
     done = [(attempt.started, attempt.finished) for attempt in outcome.attempts]
-    if going_on(outcome) and outcome.started is not None and not done:
+    if still_running(outcome) and outcome.started is not None and not done:
         done.append((outcome.started, until))
     return done
 
 
-def waiting(outcome: Outcome, until: float) -> Stretch:
-    """From submission to the first attempt, or to the end of a task that never had one."""
+def waiting(outcome: Outcome, until: float) -> Interval:
+    """Return the interval from submission to the first attempt, or to the end of a task without any."""
     end = outcome.started if outcome.started is not None else outcome.finished
-    gone = end is None and not going_on(outcome) and outcome.error is None
+    gone = end is None and not still_running(outcome) and outcome.error is None
     return (outcome.submitted, outcome.submitted if gone else until if end is None else end)
 
 
 def rows(report: Report) -> list[Row]:
-    """One row per task, in input order."""
+    """Return one row per task, in input order."""
     until, spans = now(report), has_spans(report)
     return [_row(outcome, until, spans) for outcome in report.individual_results]
 
 
 def has_spans(report: Report) -> bool:
-    """Whether agents said what they did; what only says that a task waited does not count."""
+    """Whether any agent recorded a span, not counting spans that only mark waiting."""
     return any(_word(span) not in ("waiting", "backing") for o in report.individual_results for span in o.spans)
 
 
@@ -145,7 +145,7 @@ def _word(span: Span) -> str:
 
 
 def waited_for(names: Iterable[str]) -> str:
-    """The waits of several tasks in words; more than two kinds are simply waiting.
+    """Describe what several tasks waited for; with more than two kinds, just `waiting`.
 
     >>> waited_for(["waiting for a slot", "waiting for the rate"]), waited_for(["waiting for a slot"])
     ('waiting for a slot and for the rate', 'waiting for a slot')
@@ -157,7 +157,7 @@ def waited_for(names: Iterable[str]) -> str:
 
 
 def queued_for(*reports: Report) -> str:
-    """What tasks waited for before their first attempts, in words."""
+    """Describe what tasks waited for before their first attempts."""
     names = set[str]()
     for report in reports:
         until = now(report)
@@ -171,7 +171,7 @@ def queued_for(*reports: Report) -> str:
 def _row(outcome: Outcome, until: float, spans: bool) -> Row:
     tried = attempts(outcome, until)
     frames = union(tried)
-    sorted_spans: dict[str, list[Stretch]] = {"calling": [], "waiting": [], "backing": []}
+    sorted_spans: dict[str, list[Interval]] = {"calling": [], "waiting": [], "backing": []}
     named, waits, first = [], set[str](), waiting(outcome, until)
     for span in outcome.spans:
         if (word := _word(span)) in sorted_spans:
@@ -200,20 +200,20 @@ def _row(outcome: Outcome, until: float, spans: bool) -> Row:
 
 def _marks(outcome: Outcome, until: float) -> list[tuple[float, str]]:
     marks = [(attempt.finished, "retried") for attempt in outcome.attempts[:-1]]
-    if outcome.status in STATUS and not going_on(outcome):
+    if outcome.status in STATUS and not still_running(outcome):
         end = waiting(outcome, until)[1] if outcome.finished is None else outcome.finished
         marks.append((end, STATUS[outcome.status]))
     return marks
 
 
-def steps(stretches: Iterable[Stretch], start: float = 0.0) -> tuple[list[float], list[int]]:
-    """How many of the stretches cover each instant: times, and the count from each time on.
+def steps(intervals: Iterable[Interval], start: float = 0.0) -> tuple[list[float], list[int]]:
+    """Return how many intervals are open over time, as a step function: times, and the count from each time on.
 
     >>> steps([(0, 2), (1, 3)])
     ([0.0, 1, 2, 3], [1, 2, 1, 0])
     """
     changes: Counter[float] = Counter({start: 0})
-    for begin, end in stretches:
+    for begin, end in intervals:
         if end > begin:
             changes[begin] += 1
             changes[end] -= 1
@@ -226,7 +226,7 @@ def steps(stretches: Iterable[Stretch], start: float = 0.0) -> tuple[list[float]
 
 
 def limit_words(limits: Sequence[tuple[float, float]]) -> str:
-    """The limit over time in words.
+    """Describe the limit over time.
 
     >>> limit_words([(0, 4)]), limit_words([(0, 4), (2.5, 8)]), limit_words([])
     ('limit 4', 'limit 4, then 8 from 2.5 s', 'no limit')

@@ -1,9 +1,9 @@
-"""What a run shows, as numbers and in words.
+"""The facts of a run, as numbers and in words; checks of arguments that several charts share.
 
 What it holds: `facts_of` a report, `words_of` those facts, `labels_for`, which checks the labels of several runs, and
-`mark_of`, which checks an instant to mark.
-Guarantee: whatever moves a bar of a timeline changes a number here, so a chart of other data has another `repr`.
-Used by `timeline`, `compare` and the control room.
+`mark_of`, which checks a mark.
+Guarantee: a change that moves a bar of a timeline changes a number here, so charts of different data have different
+reprs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["facts_of", "gains", "labels_for", "mark_of", "mark_words", "words_of
 
 
 def facts_of(report: Report, serial: float | Report | None = None) -> dict[str, Any]:
-    """The facts of a run; seconds that several agents spent at once count once for each of them."""
+    """Return the facts of a run; seconds that several agents spend at the same time count once per agent."""
     outcomes, rows, summary = report.individual_results, events.rows(report), report.summary
     spans = events.has_spans(report)
     alone = math.fsum(o.latency or 0.0 for o in outcomes) if serial is None else serial
@@ -33,23 +33,23 @@ def facts_of(report: Report, serial: float | Report | None = None) -> dict[str, 
         "retries": summary.retries,
         "one_after_another": alone.summary.makespan if isinstance(alone, Report) else float(alone),
         "limits": report.limits,
-        "waited": events.duration(stretch for row in rows for stretch in row.waiting),
-        "called" if spans else "ran": events.duration(stretch for row in rows for stretch in row.calling),
-        "own_work": events.duration(stretch for row in rows for stretch in row.working),
-        "backed_off": events.duration(stretch for row in rows for stretch in row.backing_off),
+        "waited": events.duration(interval for row in rows for interval in row.waiting),
+        "called" if spans else "ran": events.duration(interval for row in rows for interval in row.calling),
+        "own_work": events.duration(interval for row in rows for interval in row.working),
+        "backed_off": events.duration(interval for row in rows for interval in row.backing_off),
     }
-    facts["still_running"] = sum(map(events.going_on, outcomes))
+    facts["still_running"] = sum(map(events.still_running, outcomes))
     facts["cancelled"] -= facts["still_running"]
-    named: dict[str, list[events.Stretch]] = {}
+    named: dict[str, list[events.Interval]] = {}
     for name, start, end in sorted(span for row in rows for span in row.named):
         named.setdefault(name, []).append((start, end))
-    facts["spans"] = {name: events.duration(stretches) for name, stretches in named.items()}
-    facts["span_counts"] = {name: len(stretches) for name, stretches in named.items()}
+    facts["spans"] = {name: events.duration(intervals) for name, intervals in named.items()}
+    facts["span_counts"] = {name: len(intervals) for name, intervals in named.items()}
     return facts
 
 
 def words_of(facts: dict[str, Any]) -> list[str]:
-    """The facts in words, the most telling first; what did not happen is left out."""
+    """Return the facts in words, most important first; anything that did not happen is left out."""
     said = [count(facts["agents"], "agent"), f"at most {facts['peak_in_flight']} in flight"]
     said += [seconds(facts["seconds"]), f"{facts['succeeded']} succeeded"]
     for what in ("failed", "timed_out", "cancelled", "rejected", "still_running"):
@@ -67,12 +67,12 @@ def words_of(facts: dict[str, Any]) -> list[str]:
 
 
 def gains(facts: dict[str, Any]) -> bool:
-    """Whether running at the same time made a difference worth a title."""
+    """Whether concurrency saved enough time (2 % or more) to be mentioned in the title."""
     return bool(facts["one_after_another"] > 1.02 * facts["seconds"] > 0)
 
 
 def mark_of(mark: tuple[float, str] | None) -> tuple[float, str] | None:
-    """Check the instant that a chart is to mark: a second, and what happened then."""
+    """Check a mark: a time in seconds, and what happened then."""
     if mark is None:
         return None
     match mark:
@@ -82,12 +82,12 @@ def mark_of(mark: tuple[float, str] | None) -> tuple[float, str] | None:
 
 
 def mark_words(mark: tuple[float, str]) -> str:
-    """A mark in words, for the repr and the legend alike: `'the caller leaves at 3 s'`."""
+    """Return a mark in words, for repr and legend: `'the caller leaves at 3 s'`."""
     return f"{mark[1]} at {seconds(mark[0])}"
 
 
 def labels_for(reports: Sequence[Any], labels: Sequence[object] | None) -> list[str]:
-    """A label per run; numbers where none are given."""
+    """Return a label per run; `run 1`, `run 2`, … if none are given."""
     if labels is None:
         return [f"run {i}" for i in range(1, len(reports) + 1)]
     if isinstance(labels, str) or len(labels) != len(reports):

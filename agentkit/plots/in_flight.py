@@ -39,7 +39,7 @@ CURVE: dict[str, Any] = {"color": CALLING, "linewidth": 1.4, "clip_on": False}
 
 
 def in_flight(report: Report, *, title: str | None = None) -> Chart:
-    """Draw how many attempts were under way at each instant, with the limit.
+    """Draw the number of attempts in flight over time, with the concurrency limit.
 
     >>> from agentkit import Outcome, Report
     >>> a, b = (Outcome(i, i, "success", started=0.0, finished=2.0 + 2 * i) for i in range(2))
@@ -47,7 +47,7 @@ def in_flight(report: Report, *, title: str | None = None) -> Chart:
     <InFlight: 2 agents in 4 s, at most 2 in flight, 1.5 on average, at the limit 50 % of the time, limit 2>
     """
     end = events.now(report)
-    tried = [stretch for outcome in report.individual_results for stretch in events.attempts(outcome, end)]
+    tried = [interval for outcome in report.individual_results for interval in events.attempts(outcome, end)]
     busy = events.duration(tried)
     facts: dict[str, Any] = {
         "agents": len(report),
@@ -66,14 +66,14 @@ def in_flight(report: Report, *, title: str | None = None) -> Chart:
     def draw() -> Figure:
         figure, (axes,) = page(title, [170], names=["1,000"])
         bars.in_flight(axes, report)
-        bars.time_axis(axes, end, labelled=True)
+        bars.time_axis(axes, end, labeled=True)
         return figure
 
     return Chart("InFlight", title, said, facts, draw)
 
 
-def _share_at_limit(tried: Sequence[events.Stretch], limits: Sequence[tuple[float, float]], end: float) -> float:
-    """For which share of the time all slots were taken."""
+def _share_at_limit(tried: Sequence[events.Interval], limits: Sequence[tuple[float, float]], end: float) -> float:
+    """Return the share of the time in which all slots were taken."""
     times, counts = events.steps(tried)
     edges = sorted({0.0, end, *times, *(at for at, _ in limits)})
     full = []
@@ -85,19 +85,19 @@ def _share_at_limit(tried: Sequence[events.Stretch], limits: Sequence[tuple[floa
 
 
 def little(report: Report, *, title: str | None = None) -> Chart:
-    """Draw Little's law, L = λ × W: what is in flight on average, counted in two ways.
+    """Draw Little's law, L = λ × W: the average number in flight, computed in two ways.
 
     >>> from agentkit import Outcome, Report
     >>> little(Report([Outcome(i, i, "success", started=0.0, finished=2.0 + 2 * i) for i in range(2)]))
     <Little: L 1.5 in flight on average, λ 0.5 agents per s × W 3 s each = 1.5, 2 agents, 6 agent-seconds in 4 s>
 
-    Above, instant by instant: the area under the in-flight curve. Below, agent by agent: the seconds of each, longest
-    first. Both areas are the same agent-seconds. Seconds in flight count; waiting and backing off do not.
+    Top: the area under the in-flight curve. Bottom: the seconds of each agent, longest first. Both areas are the same
+    number of agent-seconds. Only time in flight counts, not waiting or backing off.
     """
     end = events.now(report)
     tried = [events.attempts(outcome, end) for outcome in report.individual_results]
-    each = sorted((events.duration(stretches) for stretches in tried if stretches), reverse=True)
-    times, counts = events.steps([stretch for stretches in tried for stretch in stretches])
+    each = sorted((events.duration(intervals) for intervals in tried if intervals), reverse=True)
+    times, counts = events.steps([interval for intervals in tried for interval in intervals])
     area = math.fsum(level * (stop - start) for level, (start, stop) in zip(counts, pairwise(times), strict=False))
     rate, mean = (len(each) / end if end else 0.0), (math.fsum(each) / len(each) if each else 0.0)
     facts = {
@@ -122,7 +122,7 @@ def _draw_little(report: Report, each: Sequence[float], facts: dict[str, Any], t
     figure, (top, below) = page(title, [120, 140], names=["1,000"], gap=58, above=22)
     bars.in_flight(top, Report(report.individual_results))
     top.axhline(facts["in_flight"], color=INK, linewidth=1.3, linestyle=(0, (4, 2)))
-    bars.time_axis(top, facts["seconds"], labelled=True)
+    bars.time_axis(top, facts["seconds"], labeled=True)
     left, total = number(facts["in_flight"]), number(facts["agent_seconds"])
     heading(top, f"instant by instant: {total} agent-seconds over {seconds(facts['seconds'])}: L = {left}, dashed")
     below.barh(
@@ -141,7 +141,7 @@ def _draw_little(report: Report, each: Sequence[float], facts: dict[str, Any], t
 
 
 class _Call(NamedTuple):
-    """One call: from when to when, whether it was refused, what it used."""
+    """One call: start, end, whether it was rejected with status 429, and the tokens it used."""
 
     started: float
     finished: float
@@ -150,10 +150,10 @@ class _Call(NamedTuple):
 
 
 class SideBySide(Chart):
-    """A `Chart` of several runs that is a frame too."""
+    """A `Chart` of several runs that also converts to a data frame."""
 
     def to_frame(self) -> pandas.DataFrame:
-        """Return one row per run: `makespan, calls, tokens, refused, peak_in_flight, mean_in_flight`."""
+        """Return a frame with one row per run: `makespan, calls, tokens, refused, peak_in_flight, mean_in_flight`."""
         import pandas
 
         frame = pandas.DataFrame.from_dict(self.facts["runs"], orient="index")
@@ -163,7 +163,7 @@ class SideBySide(Chart):
 def side_by_side(
     *runs: Iterable[Any] | Report, labels: Sequence[object] | None = None, title: str | None = None
 ) -> SideBySide:
-    """Draw the calls in flight of several runs, one below the other on one time axis.
+    """Draw the calls in flight of several runs, one below the other, on the same time axis.
 
     >>> from agentkit import ChatAgent, ParallelOrchestrator, SequentialOrchestrator
     >>> from agentkit.lab import Provider, simulate
@@ -182,9 +182,9 @@ def side_by_side(
     sequential      8.46      3     683        0
     parallel        2.22      3     373        0
 
-    A run is a provider's log, the witness of what was really called, or a report, whose attempts then count as calls:
-    that of the turns, `results.report`. The makespan is from the first call to the end of the last; `refused` counts
-    the answers with status 429. `labels` names the runs.
+    A run is a provider's log, which has every call that was really made, or a report, whose attempts then count as
+    calls; for a team, that is `results.report`. The makespan is from the first call to the end of the last; `refused`
+    counts responses with status 429. `labels` names the runs.
     """
     if not runs:
         raise ValueError("side_by_side needs at least 1 run, got none; call side_by_side(provider.log, report)")
@@ -200,7 +200,7 @@ def side_by_side(
 
 
 def _calls(run: Iterable[Any] | Report) -> list[_Call]:
-    """Read the calls of a run, in seconds since the first."""
+    """Return the calls of a run, in seconds since the first."""
     calls = _attempted(run) if isinstance(run, Report) else [_logged(call) for call in run]
     began = min((call.started for call in calls), default=0.0)
     return [call._replace(started=call.started - began, finished=call.finished - began) for call in calls]
@@ -214,7 +214,7 @@ def _attempted(report: Report) -> list[_Call]:
             refused = getattr(attempt.error, "status_code", None) == TOO_MANY
             usage = getattr(outcome.result, "usage", None) if attempt is tries[-1] else None
             found.append(_Call(attempt.started, attempt.finished, refused, getattr(usage, "total_tokens", None) or 0))
-        if not tries:  # perhaps it is under way
+        if not tries:  # its attempt may be in progress
             found += [_Call(start, stop, False, 0) for start, stop in events.attempts(outcome, end)]
     return found
 
@@ -222,7 +222,7 @@ def _attempted(report: Report) -> list[_Call]:
 def _logged(call: Any) -> _Call:
     if not (hasattr(call, "arrived") and hasattr(call, "charged_tokens")):
         raise TypeError(f"a run must be a report or a provider's log, got a row {call!r:.80}; hand in provider.log")
-    tokens = call.prompt_tokens + call.output_tokens if call.charged_tokens else 0  # what is refused costs nothing
+    tokens = call.prompt_tokens + call.output_tokens if call.charged_tokens else 0  # rejected calls cost nothing
     finished = call.arrived if call.finished is None else call.finished
     return _Call(call.arrived, finished, call.status == TOO_MANY, tokens)
 
@@ -281,6 +281,6 @@ def _draw_side_by_side(calls: Sequence[Sequence[_Call]], facts: dict[str, dict[s
         about = f"{count(fact['calls'], 'call')}, {fact['tokens']:,} tokens"
         said = f"{seconds(fact['makespan'])}, {about}, at most {fact['peak_in_flight']:,} in flight"
         heading(axes, f"{plain(name, 260)}: {said}")
-        bars.time_axis(axes, end, labelled=axes is panels[-1])
+        bars.time_axis(axes, end, labeled=axes is panels[-1])
     legend(figure, [handles[entry] for entry in entries], entries)
     return figure

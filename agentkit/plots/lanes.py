@@ -26,33 +26,33 @@ if TYPE_CHECKING:
 
 __all__ = ["interleaving", "pool"]
 
-LISTED = 12  # threads a repr names one by one
-LATE = 2.0  # a beat that comes after more than this many periods counts as a stall
+LISTED = 12  # threads listed one by one in the repr
+LATE = 2.0  # periods; a longer gap between two beats counts as a stall
 Call = tuple[str, float, float]
 """Thread, started, finished."""
 Pause = tuple[float, float]
-"""Its length, and when it began."""
+"""Length of a gap between two beats, and when it began."""
 
-MAX_LINES = 40  # lines drawn; the table has them all
-ROW, GAP = 19, 6  # pixels: a line, and the space where another task was let in
+MAX_LINES = 40  # drawn; `facts` has them all
+ROW, GAP = 19, 6  # pixels: a line, and the gap at a switch to another task
 FIXED = ("step", "task", "line", "source", "ended")
 
 
 def pool(
     calls: Iterable[Sequence[Any]], beats: Sequence[float] = (), *, every: float = 0.1, title: str | None = None
 ) -> Chart:
-    """Draw which thread ran what when, and the heartbeat of the loop.
+    """Draw which thread ran which call when, and the heartbeat of the event loop.
 
     >>> calls = [("thread 1", 0.0, 1.0), ("thread 2", 0.0, 1.0), ("thread 1", 1.0, 2.0)]
     >>> pool(calls, beats=[0.0, 0.5, 1.0, 2.0], every=0.4)
     <Pool: 2 threads, 3 calls, at most 2 at once, 3 s of work in 2 s; thread 1 2 s, thread 2 1 s; 4 beats, 1 stall,
      longest pause 1 s from 1 s on>
 
-    A call is `(thread name, started, finished)`, `beats` are the instants at which a task of the loop woke up that
-    sleeps `every` seconds; all in seconds on one clock. A pause of more than twice `every` is a stall.
+    A call is `(thread name, started, finished)`. `beats` are the times at which a task that sleeps `every` seconds woke
+    up. All times are seconds on the same clock. A pause of more than twice `every` counts as a stall.
     """
     rows = sorted(((str(name), float(start), float(end)) for name, start, end in calls), key=lambda row: row[1:])
-    names = list(dict.fromkeys(name for name, *_ in rows))  # in the order of their first calls
+    names = list(dict.fromkeys(name for name, *_ in rows))  # by first call
     work = {name: events.duration((start, end) for one, start, end in rows if one == name) for name in names}
     pauses = sorted(((round(b - a, 9), a) for a, b in pairwise(sorted(beats))), key=lambda pause: (-pause[0], pause[1]))
     stalls = [pause for pause in pauses if pause[0] > LATE * every]
@@ -111,7 +111,7 @@ def _draw_pool(
     if pulse:
         handles += _pulse(panels[1], beats, stalls)
     for axes in panels:
-        bars.time_axis(axes, end, labelled=axes is panels[-1])
+        bars.time_axis(axes, end, labeled=axes is panels[-1])
     legend(figure, handles, entries)
     return figure
 
@@ -126,7 +126,7 @@ def _pulse(axes: Axes, beats: Sequence[float], stalls: Sequence[Pause]) -> list[
 
 
 def interleaving(steps: Any, *, title: str | None = None) -> Chart:
-    """Draw an order of steps: what `explore` found (`exploration`, or its `.interleaving`), or its rows.
+    """Draw an interleaving: what `explore` returned, its `.interleaving`, or the rows of one.
 
     >>> row = {"step": 1, "task": "A", "line": 3, "source": "n = 1", "ended": True, "n": ("0", "1")}
     >>> interleaving([row])
@@ -144,7 +144,7 @@ def interleaving(steps: Any, *, title: str | None = None) -> Chart:
 
 
 def _changes(row: Mapping[str, Any], form: str) -> str:
-    """Return what a line did to what is shared, in words; empty if nothing."""
+    """Describe how a line changed shared variables; empty if it did not."""
     shared = {name: value for name, value in row.items() if name not in FIXED}
     changed = [f"{name} {before} → {after}" for name, (before, after) in shared.items() if before != after]
     return form.format("; ".join(changed)) if changed else ""

@@ -31,14 +31,14 @@ PREFIX = "waiting for "
 def queue_depth(
     report: Report, *others: Report, labels: Sequence[object] | None = None, title: str | None = None
 ) -> Chart:
-    """Draw how many tasks waited for their first attempt at each instant; several runs share the axes.
+    """Draw the number of tasks waiting for their first attempt over time; several runs share the axes.
 
     >>> from agentkit import Outcome, Report
     >>> tasks = [Outcome(i, i, "success", started=2.0 * i, finished=2.0 * i + 2) for i in range(3)]
     >>> queue_depth(Report(tasks))
     <QueueDepth: 3 agents in 6 s, at most 2 waiting, 1 on average, longest wait 4 s>
 
-    `labels` names the runs, one text per report. A task that a full queue turned away is marked as rejected.
+    `labels` names the runs, one string per report. A task rejected by a full queue is marked.
     """
     reports = [report, *others]
     names = labels_for(reports, labels)
@@ -57,7 +57,7 @@ def queue_depth(
     return Chart("QueueDepth", title, said, facts, lambda: _draw_queues(reports, names, str(title)))
 
 
-def _waits(report: Report) -> list[events.Stretch]:
+def _waits(report: Report) -> list[events.Interval]:
     end = events.now(report)
     return [events.waiting(outcome, end) for outcome in report.individual_results]
 
@@ -93,10 +93,10 @@ def _draw_queues(reports: Sequence[Report], names: Sequence[str], title: str) ->
         times, counts = events.steps(_waits(report))
         highest = max(highest, *counts)
         times, counts = [*times, max(events.now(report), times[-1])], [*counts, counts[-1]]
-        colour, dash = SERIES[i % len(SERIES)]
+        color, dash = SERIES[i % len(SERIES)]
         if not several:
             axes.fill_between(times, counts, step="post", facecolor=WAITING, linewidth=0, alpha=0.6)
-        handles += axes.step(times, counts, where="post", color=colour, linestyle=dash, linewidth=1.6)
+        handles += axes.step(times, counts, where="post", color=color, linestyle=dash, linewidth=1.6)
         marker, size = MARKS["rejected"]
         at = [(time, counts[bisect_right(times, time) - 1]) for time in rejected[i]]
         if at:
@@ -105,19 +105,19 @@ def _draw_queues(reports: Sequence[Report], names: Sequence[str], title: str) ->
     axes.set_ylim(0, 1.08 * highest)
     bars.whole_ticks(axes, highest)
     axes.set_ylabel(events.queued_for(*reports))
-    bars.time_axis(axes, end, labelled=True)
+    bars.time_axis(axes, end, labeled=True)
     if several or any(rejected):
         legend(figure, handles, [*entries, *(["rejected"] if any(rejected) else [])])
     return figure
 
 
 def _rejected(report: Report) -> list[float]:
-    """When tasks were turned away."""
+    """Return the times at which tasks were rejected."""
     return [o.finished or o.submitted for o in report.individual_results if o.status == "rejected"]
 
 
 def stages(report: Report, *, title: str | None = None) -> Chart:
-    """Draw how many items wait in front of each stage; `report` is what `Pipeline.execute` returned.
+    """Draw the number of items waiting in front of each stage; `report` is what `Pipeline.execute` returned.
 
     >>> from agentkit import Outcome
     >>> from agentkit.report.outcome import Span
@@ -126,12 +126,12 @@ def stages(report: Report, *, title: str | None = None) -> Chart:
     <Stages: 1 item in 5 s; write: at most 1 waiting, 0.6 on average>
     """
     end = events.now(report)
-    queues: dict[str, list[events.Stretch]] = {}
+    queues: dict[str, list[events.Interval]] = {}
     for outcome in report.individual_results:
         for span in outcome.spans:
             if span.name.startswith(PREFIX):
                 queues.setdefault(span.name.removeprefix(PREFIX), []).append((span.started, span.finished))
-    queues = dict(sorted(queues.items(), key=lambda queue: min(queue[1])))  # the order in which items came to them
+    queues = dict(sorted(queues.items(), key=lambda queue: min(queue[1])))  # in the order in which items reached them
     measured = {name: _stage_facts(waits, end) for name, waits in queues.items()}
     facts: dict[str, Any] = {"items": len(report), "seconds": end, "stages": measured}
     said = [f"{count(len(report), 'item')} in {seconds(end)};"] + [
@@ -145,22 +145,22 @@ def stages(report: Report, *, title: str | None = None) -> Chart:
     return Chart("Stages", title, said, facts, lambda: _draw_stages(queues, end, str(title)))
 
 
-def _stage_facts(waits: list[events.Stretch], end: float) -> dict[str, float]:
+def _stage_facts(waits: list[events.Interval], end: float) -> dict[str, float]:
     return {"peak": max(events.steps(waits)[1]), "mean": events.duration(waits) / end if end else 0.0}
 
 
-def _draw_stages(queues: dict[str, list[events.Stretch]], end: float, title: str) -> Figure:
+def _draw_stages(queues: dict[str, list[events.Interval]], end: float, title: str) -> Figure:
     entries = [plain(name, 200) for name in queues]
     figure, (axes,) = page(title, [210], names=["1,000"], entries=entries)
     highest, handles = 1, []
     for i, waits in enumerate(queues.values()):
         times, counts = events.steps(waits)
         highest = max(highest, *counts)
-        colour, dash = SERIES[i % len(SERIES)]
-        handles += axes.step([*times, end], [*counts, counts[-1]], where="post", color=colour, linestyle=dash, lw=1.6)
+        color, dash = SERIES[i % len(SERIES)]
+        handles += axes.step([*times, end], [*counts, counts[-1]], where="post", color=color, linestyle=dash, lw=1.6)
     axes.set_ylim(0, 1.08 * highest)
     bars.whole_ticks(axes, highest)
     axes.set_ylabel("items waiting")
-    bars.time_axis(axes, end, labelled=True)
+    bars.time_axis(axes, end, labeled=True)
     legend(figure, handles, entries)
     return figure

@@ -1,10 +1,10 @@
-"""The spans a reader named, inside the bars: a line for each, and its name where the bar has room for it.
+"""User-named spans inside the bars of a timeline: a line per span, and its name if the bar has room for it.
 
-What it holds: `draw`, `depths`, which says how deep each span is nested, and `height`, the row that names need.
-Guarantees: a name is written whole or not at all, within its own span, over one fill, clear of marks and of the spans
-nested in it; white on blue and ink on orange, which is 4.5 to 1 or more in colour and in grey.
-Strategy: what is left of a span when nested spans, marks and other fills are taken away is a list of stretches; the
-name goes into the longest.
+What it holds: `draw`; `depths`, the nesting depth of each span; `height`, the row height that names need.
+Guarantees: a name is written whole or not at all, within its own span, over a single fill, and never over a mark or a
+nested span; white on blue and ink on orange, a contrast of at least 4.5 to 1 in color and in grayscale.
+Strategy: subtract nested spans, marks and other fills from the span, and write the name into the longest remaining
+interval.
 Used by `timeline` and `compare`.
 """
 
@@ -21,21 +21,25 @@ if TYPE_CHECKING:
 
 __all__ = ["SPAN", "THICK", "depths", "draw", "height"]
 
-THICK = 0.66  # of a row: a bar
+THICK = 0.66  # height of a bar, as a share of the row
 SPAN: dict[str, Any] = {"color": INK, "linewidth": 1.4, "solid_capstyle": "butt"}
-CASING: dict[str, Any] = {"color": "white", "linewidth": 3.0, "solid_capstyle": "butt"}  # parts it from a dark fill
-NESTED = 3  # levels with a line of their own; deeper spans share the last
+CASING: dict[str, Any] = {
+    "color": "white",
+    "linewidth": 3.0,
+    "solid_capstyle": "butt",
+}  # separates the line from a dark fill
+NESTED = 3  # levels with a line of their own; deeper spans share the last one
 LEVEL = 3.5  # pixels from line to line
-FOOT = 2.2  # pixels of the lowest line, its casing included
-SIZE = 8.0  # points: the smallest that is read with ease at 700 pixels
+FOOT = 2.2  # pixels of the lowest line, including its casing
+SIZE = 8.0  # points: the smallest size that is easy to read at 700 pixels
 EM = SIZE * DPI / 72
-RISE = 0.76 * EM  # of DejaVu Sans, above the baseline; 0.24 hang below it
-CLEAR = 3.0  # pixels left and right of a name
-MARK = 6.0  # pixels that a mark takes, each way
+RISE = 0.76 * EM  # of DejaVu Sans above the baseline; 0.24 em are below it
+CLEAR = 3.0  # pixels of free space left and right of a name
+MARK = 6.0  # pixels that a mark takes in each direction
 
 
 def depths(named: Sequence[tuple[str, float, float]]) -> list[int]:
-    """How many of the others each span lies in; of two with the same ends the later is the inner.
+    """Return how many other spans contain each span; of two identical spans, the later one is the inner.
 
     >>> depths([("plan", 0, 9), ("look up", 1, 3), ("parse", 2, 3), ("write", 4, 9)])
     [0, 1, 2, 1]
@@ -53,19 +57,19 @@ def _levels(row: events.Row) -> int:
 
 
 def height(rows: Iterable[events.Row], least: float) -> float:
-    """Pixels a row must have for names to fit into its bars; `least` if no span has a name."""
+    """Return the row height in pixels at which names fit into the bars; `least` if there are no named spans."""
     levels = max(map(_levels, rows), default=0)
     return max(least, 22 + (levels - 1) * LEVEL / THICK) if levels else least
 
 
 def draw(axes: Axes, rows: Sequence[events.Row], room: float, avoid: Sequence[float] = ()) -> None:
-    """Draw the spans into bars of `room` pixels a row; the axes must have their limits. `avoid` are other uprights."""
+    """Draw spans into rows of `room` pixels, after the axes limits are set; names avoid the x positions in `avoid`."""
     left, right = axes.get_xlim()
     wide = axes.bbox.width / (right - left)
     for y, row in enumerate(rows):
         for (_, start, end), depth in zip(row.named, depths(row.named), strict=True):
             foot = y + THICK / 2 - (FOOT / 2 + min(depth, NESTED - 1) * LEVEL) / room
-            apart = min(0.75 / wide, (end - start) / 4)  # so that two in a row are two lines
+            apart = min(0.75 / wide, (end - start) / 4)  # so that two adjacent spans show as two lines
             for look in (CASING, SPAN):
                 axes.plot([start + apart, end - apart], [foot, foot], **look)
         free = THICK * room - FOOT - (_levels(row) - 1) * LEVEL
@@ -76,29 +80,29 @@ def draw(axes: Axes, rows: Sequence[events.Row], room: float, avoid: Sequence[fl
 
 def _write(axes: Axes, row: events.Row, baseline: float, wide: float, avoid: Sequence[float]) -> None:
     taken = [(at - MARK / wide, at + MARK / wide) for at in (*avoid, *(at for at, _ in row.marks))]
-    for name, (start, end), colour in _rooms(row, taken):
+    for name, (start, end), color in _rooms(row, taken):
         said = plain(name)
         if said and text_width(said, SIZE) + 2 * CLEAR <= (end - start) * wide:
             middle = (start + end) / 2
-            axes.text(middle, baseline, said, size=SIZE, color=colour, ha="center", va="baseline", zorder=3)
+            axes.text(middle, baseline, said, size=SIZE, color=color, ha="center", va="baseline", zorder=3)
 
 
-def _rooms(row: events.Row, taken: Sequence[events.Stretch]) -> list[tuple[str, events.Stretch, str]]:
-    """For each span the longest stretch its name could be written in, and the colour to write it in."""
+def _rooms(row: events.Row, taken: Sequence[events.Interval]) -> list[tuple[str, events.Interval, str]]:
+    """Return for each span the longest interval that its name could be written in, and the text color."""
     deep, found = depths(row.named), []
     for (name, start, end), depth in zip(row.named, deep, strict=True):
         inner = [(a, b) for (_, a, b), d in zip(row.named, deep, strict=True) if d > depth]
         same = [(a, b) for n, a, b in row.named if (n, a, b) != (name, start, end) and _cross((a, b), (start, end))]
-        best, colour = (start, start), INK
-        for stretches, ink in ((row.calling, "white"), (row.working, INK)):
-            here = [(max(a, start), min(b, end)) for a, b in stretches]
+        best, color = (start, start), INK
+        for intervals, ink in ((row.calling, "white"), (row.working, INK)):
+            here = [(max(a, start), min(b, end)) for a, b in intervals]
             for piece in events.without(here, [*inner, *same, *taken]):
                 if piece[1] - piece[0] > best[1] - best[0]:
-                    best, colour = piece, ink
-        found.append((name, best, colour))
+                    best, color = piece, ink
+        found.append((name, best, color))
     return found
 
 
-def _cross(one: events.Stretch, other: events.Stretch) -> bool:
-    """Whether two spans overlap though neither lies in the other, as spans of several branches do."""
+def _cross(one: events.Interval, other: events.Interval) -> bool:
+    """Whether two spans overlap without one containing the other, as spans of concurrent branches can."""
     return one[0] < other[0] < one[1] < other[1] or other[0] < one[0] < other[1] < one[1]

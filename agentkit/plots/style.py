@@ -1,8 +1,8 @@
-"""How every picture of the course looks: its colours, its page, its legend.
+"""The style of every chart: palette, page layout, legend.
 
-What it holds: the palette, one meaning per colour; `page`, which lays out a figure in pixels; `legend`; `text_width`.
-Guarantees: text is measured before room is given to it, so nothing is clipped and nothing overlaps at 700 pixels;
-the colours are told apart by colour-blind eyes and in grey, and what matters has a shape or a hatch besides.
+What it holds: the palette, one meaning per color; `page`, which lays out a figure in pixels; `legend`; `text_width`.
+Guarantees: text is measured before it is placed, so nothing is clipped and nothing overlaps at 700 pixels; the colors
+can be told apart in grayscale and by color-blind readers, and whatever matters also has a shape or a hatch.
 Source of the palette: Okabe and Ito, Color Universal Design (2008).
 """
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "DPI", "heading", "house_style", "legend", "level", "page", "plain", "text_width", "ticks"]
+__all__ = ["COLORS", "DPI", "heading", "house_style", "legend", "level", "page", "plain", "text_width", "ticks"]
 
 _DRAWING = threading.RLock()
 
 DPI = 80
 WIDTH = 700  # pixels: what a notebook shows without scaling
-COLOURS = 64  # of a PNG
+COLORS = 64  # in a PNG
 
 WAITING = "#d2d2d2"  # for a slot
 CALLING = "#0072b2"  # a request at the provider
@@ -36,7 +36,7 @@ INK = "#222222"  # text, limits, the one series of a chart that compares nothing
 SOFT = "#707070"  # ideal lines and remarks
 FAINT = "#e9e9e9"  # grid
 FILL = "#d9e8f3"  # the area under a curve of calls
-SERIES = (  # runs to compare: none of these colours means anything elsewhere, and each has its own dash
+SERIES = (  # runs to compare: these colors have no other meaning, and each has its own dash
     (INK, "-"),
     ("#009e73", (0, (6, 2))),
     ("#a0478a", (0, (1, 1.2))),
@@ -55,7 +55,7 @@ TITLE = 11.0
 
 @cache
 def _settings() -> dict[Any, Any]:
-    """Matplotlib's own defaults, not the reader's style, with ours on top."""
+    """Return matplotlib's defaults with our settings on top; the user's own style is ignored."""
     import matplotlib
 
     ours = {
@@ -80,17 +80,17 @@ def _settings() -> dict[Any, Any]:
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """A block in which matplotlib draws as the course does; the reader's settings are back after it."""
+    """Context manager: matplotlib uses our settings inside, and the user's settings are restored afterwards."""
     import matplotlib
 
-    # One thread at a time: of two blocks that overlap, the later to end would put back the settings of the other.
+    # One thread at a time: of two overlapping blocks, the one that ends last would restore the other's settings.
     with _DRAWING, matplotlib.rc_context(_settings()):
         yield
 
 
 @cache
 def text_width(text: str, size: float = TEXT) -> float:
-    """Pixels a line of text takes."""
+    """Width of a line of text in pixels."""
     from matplotlib.backends.backend_agg import RendererAgg
     from matplotlib.font_manager import FontProperties
 
@@ -100,7 +100,7 @@ def text_width(text: str, size: float = TEXT) -> float:
 
 
 def plain(text: object, width: float | None = None) -> str:
-    """Text as one drawable line, shortened to `width` pixels; a sign the font lacks becomes a question mark."""
+    """Return text as a single line, shortened to `width` pixels; characters missing in the font become `?`."""
     from matplotlib.font_manager import findfont, get_font
 
     known = get_font(findfont("DejaVu Sans"))
@@ -113,7 +113,7 @@ def plain(text: object, width: float | None = None) -> str:
 
 
 def _lines(title: str, width: float) -> list[str]:
-    """Break a title into lines that fit."""
+    """Break a title into lines of at most `width` pixels."""
     lines: list[str] = []
     for word in title.split():
         if lines and text_width(f"{lines[-1]} {word}", TITLE) <= width:
@@ -134,10 +134,10 @@ def page(
     above: float = 0,
     right: float = 24,
 ) -> tuple[Figure, list[Axes]]:
-    """A white page with one panel per height (pixels), top to bottom, and room for all text around them.
+    """Return a figure with one panel per height (pixels), top to bottom, and space for all text around them.
 
-    `names` are the longest texts left of the panels, `entries` those of the legend that `legend` will draw; `gap` lies
-    between panels, `above` over the first, both in pixels, for headings.
+    `names` are the longest strings left of the panels, `entries` those of the legend that `legend` will draw. `gap` is
+    the space between panels and `above` the space over the first, both in pixels, for headings.
     """
     from matplotlib.figure import Figure
 
@@ -159,27 +159,27 @@ def page(
 
 
 def _bare(axes: Axes) -> None:
-    """Leave of the frame only what carries a scale."""
+    """Remove the parts of the frame that carry no scale."""
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(axis="x", length=0, pad=6)  # so far down that the 0 of one axis clears the 0 of the other
+    axes.tick_params(axis="x", length=0, pad=6)  # far enough down that the two zeros do not overlap
     axes.tick_params(axis="y", length=0, pad=6)
     axes.set_axisbelow(True)
 
 
 def heading(axes: Axes, text: str) -> None:
-    """Name a panel, above its left end."""
+    """Draw the heading of a panel, above its left end."""
     axes.set_title(text, loc="left", size=TEXT, pad=5, color=INK)
 
 
 def level(axes: Axes, value: float, said: str) -> None:
-    """Draw a limit across the panel, with its name on it."""
+    """Draw a horizontal limit line across the panel, with its name on it."""
     axes.axhline(value, color=INK, linewidth=1.0, linestyle=(0, (4, 2.5)))
     above: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right"}
     axes.annotate(said, (1, value), (0, 5), **above)
 
 
 def ticks(axes: Axes, xs: Sequence[float]) -> None:
-    """Put the ticks where points were measured, if they are few and as far as their numbers do not touch."""
+    """Put ticks at the measured points if there are 20 or fewer, skipping labels that would touch."""
     if len(set(xs)) > 20:
         return
     left, right = axes.get_xlim()
@@ -193,7 +193,7 @@ def ticks(axes: Axes, xs: Sequence[float]) -> None:
 
 
 def _rows(entries: Sequence[str]) -> list[Sequence[str]]:
-    """Break the entries of a legend into rows that fit the page."""
+    """Break the entries of a legend into rows that fit the page width."""
     columns = len(entries)
     while columns > 1 and sum(_columns(entries, columns)) > WIDTH - 12:
         columns = -(-len(entries) // (-(-len(entries) // columns) + 1))  # one row more
@@ -201,7 +201,7 @@ def _rows(entries: Sequence[str]) -> list[Sequence[str]]:
 
 
 def _columns(entries: Sequence[str], columns: int) -> list[float]:
-    """Widths of the columns: sample, text, gap."""
+    """Return the column widths in pixels: sample, text and gap."""
     return [max(text_width(entry) for entry in entries[i::columns]) + 42 for i in range(columns)]
 
 

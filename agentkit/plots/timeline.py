@@ -45,9 +45,9 @@ def timeline(
     >>> timeline(Report([a, b], limits=[(0.0, 5)]))
     <Timeline: 2 agents, at most 2 in flight, 3 s, 2 succeeded; 5 s one after another, limit 5, waited 0 s, ran 5 s>
 
-    `labels` names the rows: a text per task, or a function of its `Outcome`. `serial` is what the title compares with:
-    the seconds, or the report, of the same work done one after another; without it, the sum of the latencies.
-    `mark=(3, "the caller leaves")` draws an upright line at 3 s and says in the legend what it stands for.
+    `labels` names the rows: one string per task, or a function of its `Outcome`. `serial` is the baseline in the title:
+    the seconds, or the report, of the same work done one after another; by default, the sum of the latencies.
+    `mark=(3, "the caller leaves")` draws a vertical line at 3 s and explains it in the legend.
     """
     rows = events.rows(report)
     facts = facts_of(report, serial)
@@ -103,8 +103,8 @@ def _draw_timeline(
         top.set_ylabel(f"{len(rows):,} agents")
     bars.in_flight(below, report)
     for axes in (top, below):
-        bars.time_axis(axes, end, labelled=axes is below)
-        bars.upright(axes, mark)
+        bars.time_axis(axes, end, labeled=axes is below)
+        bars.draw_mark(axes, mark)
     if singly:
         spans.draw(top, rows, room, [mark[0]] if mark else [])
     legend(figure, list(key.values()), list(key))
@@ -117,7 +117,7 @@ def compare(
     title: str | None = None,
     mark: tuple[float, str] | None = None,
 ) -> Chart:
-    """Draw runs one below the other on one time axis.
+    """Draw several runs, one below the other, on the same time axis.
 
     >>> from agentkit import Outcome, Report
     >>> one = Report([Outcome(i, i, "success", started=2.0 * i, finished=2.0 * i + 2) for i in range(3)])
@@ -125,8 +125,8 @@ def compare(
     >>> compare(one, all_, labels=["one after another", "all at once"]).title
     'One after another 6 s, all at once 2 s: 3 times as fast'
 
-    `labels` names the runs, one text per report. `mark=(3, "the caller leaves")` draws an upright line through all of
-    them at 3 s and says in the legend what it stands for.
+    `labels` names the runs, one string per report. `mark=(3, "the caller leaves")` draws a vertical line through all of
+    them at 3 s and explains it in the legend.
     """
     if not reports:
         raise ValueError("compare needs at least 1 report, got none; call compare(first, second)")
@@ -177,8 +177,8 @@ def _draw_compare(
         axes.set_yticks([])
         axes.axvline(fact["seconds"], color=INK, linewidth=0.9)
         heading(axes, f"{plain(name, 300)}: {about}, {seconds(fact['seconds'])}")
-        bars.time_axis(axes, end, labelled=axes is panels[-1])
-        bars.upright(axes, mark)
+        bars.time_axis(axes, end, labeled=axes is panels[-1])
+        bars.draw_mark(axes, mark)
         if room >= bars.DENSE_BELOW:
             spans.draw(axes, rows, room, [fact["seconds"], *([mark[0]] if mark else [])])
     legend(figure, list(key.values()), list(key))

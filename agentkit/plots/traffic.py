@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 __all__ = ["bucket", "storm"]
 
 Asked = tuple[float, float | None, float]
-"""When a request arrived, when it was let through (None: refused), what it took from the bucket."""
+"""When a request arrived, when it was let through (None if rejected), and the tokens it took from the bucket."""
 Log = Iterable[Any] | Report
 Arrival = tuple[float, int]
-"""When it arrived, in seconds, and how often it had been tried before."""
+"""When an attempt arrived, in seconds, and how often the request had been tried before."""
 
-BARS = 200  # at most, side by side
+BARS = 200  # at most, in one panel
 RETRY_WORDS = ("first try", "1st retry", "2nd retry", "3rd retry", "later retries")
 
 
@@ -49,15 +49,15 @@ def bucket(
     unit: str = "requests",
     title: str | None = None,
 ) -> Chart:
-    """Draw the level of a token bucket, and the requests it let through, held back and refused.
+    """Draw the level of a token bucket, and the requests it let through, delayed and rejected.
 
     >>> bucket([(0, 0), (0, 0), (0, 1.0), (0, None)], rate=1, capacity=2)
     <Bucket: 4 requests, 2 let through at once, 1 held for 1 s at most and 1 s in all, 1 refused; 1 per s, room for 2,
      lowest level 0>
 
-    A request is `(arrived, let_through)` or `(arrived, let_through, amount)`, in seconds, `let_through` None where it
-    was refused; the amount is 1 if not given. `rate` is the refill per second, `capacity` the brim, `level` what is in
-    it at first (full, if not given). `unit` names what is in the bucket. Levels below 0 are debt.
+    A request is `(arrived, let_through)` or `(arrived, let_through, amount)`, in seconds; `let_through` is None if it
+    was rejected, the amount is 1 by default. `rate` is the refill per second, `capacity` the maximum level, `level` the
+    initial level (full by default). `unit` names what is in the bucket. Levels below 0 are debt.
     """
     rows = sorted((_asked(row) for row in requests), key=lambda row: (row[0], row[1] is None, row[1] or 0.0))
     taken = sorted((through, amount) for _, through, amount in rows if through is not None)
@@ -103,7 +103,7 @@ def _bucket_words(facts: dict[str, Any]) -> list[str]:
 def _levels(
     taken: Sequence[tuple[float, float]], rate: float, capacity: float, level: float
 ) -> tuple[list[float], list[float]]:
-    """The level as a line: refilled up to the brim, and what each request took."""
+    """Return the level over time as points of a line: refilled up to the capacity, reduced by each request."""
     times, levels = [0.0], [level]
     for at, amount in taken:
         full = times[-1] + (capacity - level) / rate
@@ -140,7 +140,7 @@ def _draw_bucket(
         panels[1].set_ylabel("held")
     _lanes(lanes, rows)
     for axes in panels:
-        bars.time_axis(axes, end, labelled=axes is lanes)
+        bars.time_axis(axes, end, labeled=axes is lanes)
     return figure
 
 
@@ -165,7 +165,7 @@ def storm(
     <Storm: 6 attempts in 4 s, 3 first tries, 2 1st retries, 1 2nd retry; at most 3 in 1 s, at 0 s, mean arrival 1.43 s>
 
     A log is a report, a provider's log (records with `arrived` and `retry`), or rows `(second, retry number)`.
-    Several logs are drawn one below the other on one scale; `labels` names them. `per` is a bar's width in seconds.
+    Several logs are drawn one below the other on the same scale; `labels` names them. `per` is the width of a bar in s.
     """
     if not per > 0:
         raise ValueError(f"per must be more than 0 seconds, got {per!r}; 1 counts attempts per second")
@@ -196,12 +196,12 @@ def _arrivals(log: Log) -> list[Arrival]:
 
 
 def _storm_facts(log: Sequence[Arrival], per: float) -> dict[str, Any]:
-    bars = Counter(math.floor(round(at / per, 9)) for at, _ in log)
-    fullest = max(sorted(bars), key=lambda bar: bars[bar], default=0)
+    arrivals = Counter(math.floor(round(at / per, 9)) for at, _ in log)
+    fullest = max(sorted(arrivals), key=lambda slot: arrivals[slot], default=0)
     return {
         "attempts": len(log),
         "by_retry": dict(sorted(Counter(retry for _, retry in log).items())),
-        "peak": bars[fullest],
+        "peak": arrivals[fullest],
         "peak_at": fullest * per,
         "per": per,
         "seconds": max((at for at, _ in log), default=0.0),
@@ -226,8 +226,8 @@ def _storm_words(run: dict[str, Any]) -> list[str]:
 def _storm_finding(names: Sequence[str], runs: Sequence[dict[str, Any]]) -> str:
     if len(runs) > 1:
         return "Attempts: " + ", ".join(f"{name} {run['attempts']:,}" for name, run in zip(names, runs, strict=True))
-    stretch = "one second" if runs[0]["per"] == 1 else seconds(runs[0]["per"])
-    return f"{_tries(runs[0])}, at most {runs[0]['peak']:,} in {stretch}"
+    interval = "one second" if runs[0]["per"] == 1 else seconds(runs[0]["per"])
+    return f"{_tries(runs[0])}, at most {runs[0]['peak']:,} in {interval}"
 
 
 def _draw_storm(
@@ -241,13 +241,13 @@ def _draw_storm(
     figure, panels = page(
         title, [max(70, 190 / len(logs))] * len(logs), names=["1,000"], entries=entries, gap=28, above=22 * several
     )
-    handles = [Patch(color=colour) for colour in (CALLING, *RETRIES)[:most]]
+    handles = [Patch(color=color) for color in (CALLING, *RETRIES)[:most]]
     for axes, name, log, run in zip(panels, names, logs, runs, strict=True):
         _stack(axes, log, per, most)
         axes.set_ylim(0, 1.1 * highest)
         bars.whole_ticks(axes, highest)
         axes.set_ylabel("attempts" if several else "attempts per s" if per == 1 else f"attempts per {number(per)} s")
-        bars.time_axis(axes, per * (math.floor(round(end / per, 9)) + 1), labelled=axes is panels[-1])
+        bars.time_axis(axes, per * (math.floor(round(end / per, 9)) + 1), labeled=axes is panels[-1])
         if several:
             heading(axes, f"{plain(name, 300)}: {_tries(run)}" + (f", bars of {number(per)} s" if per != 1 else ""))
     legend(figure, handles, entries)
@@ -260,12 +260,12 @@ def _tries(run: dict[str, Any]) -> str:
 
 
 def _stack(axes: Axes, log: Sequence[Arrival], per: float, most: int) -> None:
-    """Draw one bar per stretch of `per` seconds, the first tries at the bottom."""
+    """Draw one stacked bar per interval of `per` seconds, first tries at the bottom."""
     counts = Counter((math.floor(round(at / per, 9)), min(retry, len(RETRY_WORDS) - 1)) for at, retry in log)
     slots = sorted({slot for slot, _ in counts})
     floor = [0] * len(slots)
-    for retry, colour in enumerate((CALLING, *RETRIES)[:most]):
+    for retry, color in enumerate((CALLING, *RETRIES)[:most]):
         tall = [counts[slot, retry] for slot in slots]
-        look: dict[str, Any] = {"color": colour, "edgecolor": "white", "linewidth": 0.5, "align": "edge"}
+        look: dict[str, Any] = {"color": color, "edgecolor": "white", "linewidth": 0.5, "align": "edge"}
         axes.bar([slot * per for slot in slots], tall, width=per, bottom=floor, **look)
         floor = [low + more for low, more in zip(floor, tall, strict=True)]

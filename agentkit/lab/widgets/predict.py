@@ -1,8 +1,8 @@
 """Commit to a guess before you look: `predict`.
 
-What it holds: `Prediction`, a question with a few answers to choose from, and `predict`, which makes one.
-Guarantee: a lesson runs to its end without a guess too, with the same text each time; with one, the comparison says
-what was right, and for a wrong choice why someone might have thought so.
+What it holds: `Prediction`, a multiple-choice question, and `predict`, which creates one.
+Guarantee: a lesson also runs without a guess, with the same output every time; with a guess, the comparison states the
+right answer and, for a wrong choice, the reasoning that leads to it.
 Opened by notebook 00.
 """
 
@@ -17,7 +17,7 @@ __all__ = ["Prediction", "predict"]
 
 
 class Prediction(widgets.VBox):  # type: ignore[misc]
-    """A question to answer before the experiment runs.
+    """A multiple-choice question to answer before the experiment runs.
 
     >>> guess = predict("seconds for three calls of 2 s, started together", [2, 4, 6], {6: "that is one after another"})
     >>> guess.value = 6
@@ -32,7 +32,7 @@ class Prediction(widgets.VBox):  # type: ignore[misc]
 
     @property
     def value(self) -> Any:
-        """The answer chosen; None before any was. Assign to choose without a browser."""
+        """The chosen answer; None if there is none yet. Assign to it to choose without a browser."""
         return self._buttons.value
 
     @value.setter
@@ -42,9 +42,9 @@ class Prediction(widgets.VBox):  # type: ignore[misc]
         self._buttons.value = value
 
     def compare(self, measured: Any) -> None:
-        """Print the guess beside what was measured, with the reason for a wrong choice.
+        """Print the guess next to the measured value; for a wrong choice, also the reason.
 
-        Where the answers are numbers, the right one is the one nearest to `measured`.
+        If the answers are numbers, the right one is the one closest to `measured`.
         """
         right = self._nearest(measured)
         shown = f"{measured:g}" if isinstance(measured, float) else f"{measured}"
@@ -67,9 +67,9 @@ class Prediction(widgets.VBox):  # type: ignore[misc]
 
 
 def predict(question: str, options: Sequence[Any], reasons: Mapping[Any, str] | None = None) -> Prediction:
-    """Ask for a guess; `reasons` says for each wrong option what thought leads there.
+    """Ask for a guess; `reasons` maps wrong options to the reasoning that leads to them.
 
-    The last line of a cell shows it; `.compare(measured)` in a later cell sets the guess against the truth.
+    Make it the last expression of a cell to display it; call `.compare(measured)` in a later cell.
     """
     if len(options) < 2:
         raise ValueError(f"options must hold 2 or more answers, got {list(options)}; one answer is no choice")

@@ -1,10 +1,10 @@
-"""One knob and the picture it changes: `tune`.
+"""A slider and the chart it controls: `tune`.
 
-What it holds: `Tuner`, a slider over the values of one parameter with the chart that a function of yours draws for
-the chosen one, and `tune`, which makes it.
-Guarantees: the picture always belongs to the slider's value; an error in your function is shown in the panel.
-Strategy: your function runs inside the callback, in virtual time, so there is nothing to cancel and nothing can arrive
-late. For a knob on a run that goes on in real time see the control room.
+What it holds: `Tuner`, a slider over the values of one parameter, with the chart that your function draws for the
+current value, and `tune`, which creates one.
+Guarantees: the image always matches the slider's value; an exception in your function is shown in the widget.
+Strategy: your function runs synchronously in the slider's callback, in virtual time, so there is nothing to cancel and
+no result can arrive late. To change a run in progress, in real time, use the control room.
 Opened by notebook 00.
 """
 
@@ -20,7 +20,7 @@ __all__ = ["Tuner", "tune"]
 
 
 class Tuner(widgets.VBox):  # type: ignore[misc]
-    """A slider and the chart for its value.
+    """A slider and the chart for its current value.
 
     >>> class Square:
     ...     def __init__(self, k): self.k = k
@@ -35,11 +35,11 @@ class Tuner(widgets.VBox):  # type: ignore[misc]
     def __init__(self, draw: Callable[[Any], Any], name: str, values: Sequence[Any], value: Any) -> None:
         self.draw, self.name = draw, name
         self.chart: Any = None
-        """The chart shown, as `draw` returned it; None after an error."""
+        """The chart shown, as returned by `draw`; None after an error."""
         self._slider = widgets.SelectionSlider(
             options=values, value=value, description=name, continuous_update=False, layout=widgets.Layout(width="420px")
         )
-        # A box stretches what is in it, and text that is stretched is blurred: the picture keeps its own width.
+        # A box stretches its children, which blurs text, so the image keeps its own width.
         size = widgets.Layout(max_width="100%", object_fit="contain", align_self="flex-start")
         self._image = widgets.Image(format="png", layout=size)
         self._said = widgets.HTML()
@@ -49,7 +49,7 @@ class Tuner(widgets.VBox):  # type: ignore[misc]
 
     @property
     def value(self) -> Any:
-        """The value chosen; assign to move the slider without a browser."""
+        """The current value; assign to it to move the slider without a browser."""
         return self._slider.value
 
     @value.setter
@@ -62,7 +62,7 @@ class Tuner(widgets.VBox):  # type: ignore[misc]
         try:
             self.chart = self.draw(self.value)
             self._image.value, self._said.value = self.chart._repr_png_(), html.escape(repr(self.chart))
-        except Exception as error:  # in a callback it would vanish: show it where the reader looks
+        except Exception as error:  # an exception in a callback would be lost, so show it in the widget
             self.chart, self._image.value = None, b""
             self._said.value = f"<b>{type(error).__name__}</b>: {html.escape(str(error))}"
 
@@ -71,9 +71,9 @@ class Tuner(widgets.VBox):  # type: ignore[misc]
 
 
 def tune(draw: Callable[[Any], Any], **values: Sequence[Any]) -> Tuner:
-    """Make a slider over `name=values` and show `draw(value)`, a chart, under it.
+    """Create a slider over `name=values`, with the chart `draw(value)` below it.
 
-    `tune(draw, k=range(1, 21))`; a pair `k=(range(1, 21), 4)` says where the slider starts.
+    Example: `tune(draw, k=range(1, 21))`. With a pair, `k=(range(1, 21), 4)`, the slider starts at 4.
     """
     if len(values) != 1:
         raise ValueError(f"tune takes exactly one parameter, got {sorted(values)}; write tune(draw, k=range(1, 11))")
