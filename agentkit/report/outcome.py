@@ -88,8 +88,7 @@ class Outcome(Reads):
     finished: float | None = None
     """When its last attempt ended or the run dropped it; None while it is running."""
     attempt_log: tuple[Attempt, ...] | None = field(default=None, repr=False)
-    """Every attempt, once one has been recorded on its own; None if `started`, `finished` and `error` say it all.
-    The executor writes this; read `attempts`."""
+    """Written by the executor if there is more to record than one plain attempt; read `attempts` instead."""
     spans: tuple[Span, ...] = ()
     """Spans logged by the agent, and waits for a rate limit, a budget or a pause, in the order in which they ended."""
 

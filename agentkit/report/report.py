@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Report", "Summary", "annotate", "attach", "peak", "percentile"]
 
-
 TIMES = ["submitted", "started", "finished", "waited", "latency"]
 COLUMNS = ["task_id", "task", "status", "result", "error", *TIMES, "attempts"]
 
@@ -187,10 +186,9 @@ class Report(Reads):
         body = ""
         for outcome in self.individual_results[:rows]:
             said = outcome.result if outcome.status == "success" else outcome.reason
-            cells = [_short(outcome.task), outcome.status, _short(said), _seconds(outcome.waited)]
-            body += (
-                "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in [*cells, _seconds(outcome.latency)]) + "</tr>"
-            )
+            times = _seconds(outcome.waited), _seconds(outcome.latency)
+            cells = (_short(outcome.task), outcome.status, _short(said), *times)
+            body += "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
         more = len(self) - rows
         if more > 0:
             body += f"<tr><td colspan=5>and {more} more: .to_frame() has them all</td></tr>"

@@ -54,15 +54,13 @@ class Stall:
 
 
 class StallDetector:
-    """Finds stalls from heartbeats: the loop calls `beat`, another thread calls `check`.
+    """Finds stalls from heartbeats: the loop calls `beat`, another thread `check`, which asks `running` for the task.
 
     >>> detector = StallDetector(lambda: (7, "line 3 of summarise in agents.py"), began=0.0)
     >>> detector.check(now=0.1), detector.check(now=0.2), detector.check(now=2.4)
     (None, None, None)
     >>> detector.beat(now=2.5), detector.stalls
     (None, [<Stall: 2.5 s in task 7, line 3 of summarise in agents.py>])
-
-    `running` returns what the loop is running right now, or None. Thread-safe.
     """
 
     def __init__(self, running: Callable[[], Busy | None], began: float) -> None:
@@ -93,7 +91,6 @@ class StallDetector:
             self._suspect = busy
 
     def _close(self, now: float) -> None:
-        """End the current stall, if there is one, and keep it if it was long enough."""
         if self._suspect is not None and now - self._since > MIN_STALL and len(self.stalls) < MAX_STALLS:
             self.stalls.append(Stall(now - self._since, *self._suspect))
         self._suspect = None
@@ -102,8 +99,7 @@ class StallDetector:
 class LoopMonitor:
     """Monitors a running event loop for stalls: a heartbeat timer on the loop, checked by `monitor_thread`.
 
-    `task_id_of(task)` maps an asyncio task to the id of the run's task it is working on, or None; it is called from
-    the monitor thread.
+    `task_id_of` maps an asyncio task to the id of the task it works on, or None; the monitor thread calls it.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, task_id_of: Callable[[asyncio.Task[Any]], int | None]) -> None:
@@ -162,7 +158,6 @@ class MonitorThread:
     def __init__(self) -> None:
         self._lock, self._needed = threading.Lock(), threading.Event()
         self.monitors = set[LoopMonitor]()
-        """The monitors that are checked; changed by `add` and `remove`."""
         self._thread: threading.Thread | None = None
 
     def add(self, monitor: LoopMonitor) -> None:
