@@ -133,7 +133,7 @@ def test_Operation_snapshot_states_what_is():
     async def main():
         operation = Operation([f"q{i}" for i in range(50)], replace(OPEN, failure_rate=0.2, retry="none"))
         async with operation.provider.client() as client:
-            run = operation.begin(client)
+            run = operation.start(client)
             await asyncio.sleep(6)
             shot = operation.snapshot()
             report = await run
@@ -158,7 +158,7 @@ def test_Operation_abandoned_answers_are_paid_for():
     async def main():
         operation = Operation(["a", "b", "c"], knobs)
         async with operation.provider.client() as client:
-            await operation.begin(client)
+            await operation.start(client)
         return operation.snapshot(), operation.provider.statistics().tokens_used
 
     shot, used = simulate(main)
@@ -177,7 +177,7 @@ def test_Engine_run_at_any_speed_is_the_same_run():
 
         async def main():
             async with operation.provider.client() as client:
-                return await operation.begin(client)
+                return await operation.start(client)
 
         engine = Engine(main, speed=speed)
         engine.start()
@@ -233,7 +233,7 @@ def test_ControlRoom_runs_to_its_report_and_advice(room):
     report = room.wait(30)
     assert (room.phase, report.summary.succeeded, room.report) == ("finished", 60, report)
     assert room.advice == advise(room.value, report)
-    assert room.advice in room._said.value
+    assert room.advice in room._message.value
     assert "60 of 60 succeeded" in repr(room)
     assert ElementTree.fromstring(room._image.value).tag.endswith("svg")
 
@@ -309,7 +309,7 @@ def test_ControlRoom_shows_what_goes_wrong(monkeypatch, room):
         with pytest.raises(ZeroDivisionError):
             room.wait(30)
     assert room.phase == "broken"
-    assert "<b>ZeroDivisionError</b>" in room._said.value
+    assert "<b>ZeroDivisionError</b>" in room._message.value
     room.start()
     assert room.wait(30).summary.succeeded == 60
 
@@ -323,7 +323,7 @@ def test_ControlRoom_callback_error_is_shown(monkeypatch, room):
     monkeypatch.setattr("agentkit.lab.control_room.panel.prompts", broken)
     room._buttons["Start"].click()
     assert room.phase == "broken"
-    assert "no &lt;course&gt;" in room._said.value
+    assert "no &lt;course&gt;" in room._message.value
 
 
 @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ def _shot(knobs, seconds=8.0, agents=80):
     async def main():
         operation = Operation([f"q{i}" for i in range(agents)], knobs)
         async with operation.provider.client() as client:
-            run = operation.begin(client)
+            run = operation.start(client)
             await asyncio.sleep(seconds)
             shot = operation.snapshot()
             run.cancel()
@@ -386,7 +386,7 @@ def test_picture_bars_are_the_attempts():
         for path in root.iter()
         if (path.get("d") or "").count("v") and "v-" not in path.get("d")
     )
-    assert bars == shot.attempts == len(shot.tries)
+    assert bars == shot.attempts == len(shot.bars)
 
 
 def test_figures_escape_and_state():

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from agentkit.lab.control_room.live_picture import picture
-from agentkit.lab.control_room.snapshot import Snapshot, Try
+from agentkit.lab.control_room.snapshot import AttemptBar, Snapshot
 from agentkit.lab.widgets import predict, tune
 
 
@@ -111,8 +111,8 @@ def test_predict_value_must_be_an_option():
 def test_picture_tells_refused_from_answered_without_colour():
     """A refused attempt is a bar less than half as high, and what ended in vain is hatched: both hold in grey."""
     kinds = ("ok", "refused")
-    tries = tuple(Try(i, i, 0.0, finished=5.0, kind=kind) for i, kind in enumerate(kinds))
-    shot = Snapshot(10.0, 2, 1, 1, 0, 5, 0, 0, 0, 0.1, 5.0, 1, 2, 100, 0.0, "", tries, ((0.0, 0, 0),), ((0.0, 5.0),))
+    attempts = tuple(AttemptBar(i, i, 0.0, finished=5.0, kind=kind) for i, kind in enumerate(kinds))
+    shot = Snapshot(10.0, 2, 1, 1, 0, 5, 0, 0, 0, 0.1, 5.0, 1, 2, 100, 0.0, "", attempts, ((0.0, 0, 0),), ((0.0, 5.0),))
     svg = picture(shot, whole=True).decode()
     bars = re.findall(r'fill="(#\w+)" d="M[\d.]+ [\d.]+h[\d.]+v([\d.]+)h-[\d.]+z"', svg)
     high = {colour: float(tall) for colour, tall in bars}

@@ -26,7 +26,7 @@ def _without_panel() -> float:
 
     async def main():
         async with operation.provider.client() as client:
-            return await operation.begin(client)
+            return await operation.start(client)
 
     engine = Engine(main, speed=None)
     engine.start()

@@ -1,10 +1,10 @@
-"""One sentence on what to try next, computed from a run's figures.
+"""One sentence on what to try next, computed from the figures of a run.
 
 What it holds: `advise`.
-Guarantee: every number in the sentence is a figure of the report or follows from the knobs by the formula named in it;
-the same report gives the same sentence.
-Strategy: look for what holds a run back in the order in which it hurts: refusals, timeouts, lost work, the account's
-rate, the slots, and at last the longest call. The first that applies is the advice.
+Guarantee: every number in the sentence comes from the report, or follows from the knobs by the formula the sentence
+names; the same report gives the same sentence.
+Strategy: a list of rules, one per bottleneck, ordered by cost: rejected requests (429), timeouts, failed agents, the
+account's rate, the slots, and last the longest call. The first rule that applies gives the advice.
 Opened by notebook 08.
 """
 
@@ -23,43 +23,43 @@ __all__ = ["advise"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
-    """What the rules look at."""
+class _RunFigures:
+    """The figures that the rules read."""
 
     knobs: Knobs
     report: Report
     agents: int
     attempts: int
     refused: int
-    """Attempts refused with 429."""
+    """Attempts rejected with status 429."""
     late: int
-    """Attempts that ran into the timeout."""
+    """Attempts that timed out."""
     lost: int
     """Agents that did not succeed."""
     mean: float
-    """Mean seconds of an answer that came."""
+    """Mean latency of the answers, in seconds."""
     at_limit: float
-    """Share of the time in which all slots were taken."""
+    """Share of the time in which all slots were in use."""
 
     @property
     def makespan(self) -> float:
-        """Seconds from start to end."""
+        """Seconds from the start of the run to its end."""
         return self.report.summary.makespan
 
     @property
     def account(self) -> tuple[float, str]:
-        """Seconds that the account's limits need for the agents at least, and the limit that says so."""
+        """The least time in seconds in which the account's limits admit all agents, and the limit that sets it."""
         found = [(0.0, "")]
         usage, rpm, tpm = self.report.summary.usage, self.knobs.requests_per_minute, self.knobs.tokens_per_minute
         if rpm is not None:
             found.append((60 * self.agents / rpm, f"{rpm:,} requests a minute"))
-        if tpm is not None and usage is not None:  # a minute's worth is there from the start
+        if tpm is not None and usage is not None:  # the token bucket starts full: one minute's quota
             found.append((60 * max(0, usage.total_tokens - tpm) / tpm, f"{tpm:,} tokens a minute"))
         return max(found)
 
 
 def advise(knobs: Knobs, report: Report) -> str:
-    """Say in one sentence what to turn next, and why.
+    """Return one sentence: which knob to turn next, and why.
 
     >>> from agentkit.lab.control_room.operation import rehearse
     >>> knobs = Knobs(max_concurrency=2, requests_per_minute=None)
@@ -68,7 +68,7 @@ def advise(knobs: Knobs, report: Report) -> str:
     """
     attempts = [attempt for outcome in report for attempt in outcome.attempts]
     answered = [a.finished - a.started for o in report if o.status == "success" for a in o.attempts[-1:]]
-    run = _Run(
+    run = _RunFigures(
         knobs, report, len(report), len(attempts),
         sum(getattr(attempt.error, "status_code", None) == 429 for attempt in attempts),
         sum(isinstance(attempt.error, TimeoutError) for attempt in attempts),
@@ -78,14 +78,14 @@ def advise(knobs: Knobs, report: Report) -> str:
     return next(said for rule in _RULES if (said := rule(run)))
 
 
-def _stopped(run: _Run) -> str:
+def _stopped(run: _RunFigures) -> str:
     if not run.report.stopped:
         return ""
     done = run.agents - run.lost
     return f"Stopped with {done} of {count(run.agents, 'agent')} done: let one run reach its end, then compare with it."
 
 
-def _refusals(run: _Run) -> str:
+def _refusals(run: _RunFigures) -> str:
     if run.knobs.rate_limiter or run.refused <= 0.05 * run.attempts:
         return ""
     share, (least, limit) = number(round(100 * run.refused / run.attempts)), run.account
@@ -96,7 +96,7 @@ def _refusals(run: _Run) -> str:
     return f"{said}{needs if least else ''}; switch the rate limiter on and none is wasted."
 
 
-def _timeouts(run: _Run) -> str:
+def _timeouts(run: _RunFigures) -> str:
     if run.knobs.timeout is None or run.late <= 0.02 * run.attempts:
         return ""
     said = (
@@ -105,7 +105,7 @@ def _timeouts(run: _Run) -> str:
     return f"{said}: a mean answer takes {seconds(run.knobs.latency)}, so try a timeout of {3 * run.knobs.latency:g} s."
 
 
-def _lost(run: _Run) -> str:
+def _lost(run: _RunFigures) -> str:
     if not run.lost:
         return ""
     if run.knobs.retry == "none":
@@ -116,7 +116,7 @@ def _lost(run: _Run) -> str:
     return f"{count(run.lost, 'agent')} used up all retries: fewer at once, or the rate limiter, leaves less to retry."
 
 
-def _rate(run: _Run) -> str:
+def _rate(run: _RunFigures) -> str:
     least, limit = run.account
     if least + run.mean < 0.7 * run.makespan or not limit:
         return ""
@@ -128,7 +128,7 @@ def _rate(run: _Run) -> str:
     return f"{said} and the run took {seconds(run.makespan)}{fewer}, and only a higher limit is faster."
 
 
-def _slots(run: _Run) -> str:
+def _slots(run: _RunFigures) -> str:
     limit = run.knobs.max_concurrency
     if run.at_limit < 0.5 or run.knobs.adaptive or run.report.summary.peak_in_flight < limit:
         return ""
@@ -141,7 +141,7 @@ def _slots(run: _Run) -> str:
     return f"{said}: with a limit of {more} expect about {seconds(expected)} instead of {seconds(run.makespan)}."
 
 
-def _tail(run: _Run) -> str:
+def _tail(run: _RunFigures) -> str:
     longest = max((o.latency or 0.0 for o in run.report), default=0.0)
     peak = run.report.summary.peak_in_flight
     return (
@@ -150,4 +150,4 @@ def _tail(run: _Run) -> str:
     )
 
 
-_RULES: tuple[Callable[[_Run], str], ...] = (_stopped, _refusals, _timeouts, _lost, _rate, _slots, _tail)
+_RULES: tuple[Callable[[_RunFigures], str], ...] = (_stopped, _refusals, _timeouts, _lost, _rate, _slots, _tail)

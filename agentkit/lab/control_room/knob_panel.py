@@ -1,8 +1,8 @@
-"""The knobs of the control room as sliders: two columns, yours and the provider's.
+"""The knobs of the control room as sliders in two columns: your side and the provider's.
 
 What it holds: `KnobPanel`.
-Guarantee: its `value` is always a valid `Knobs`, whether a slider was moved or `value` assigned; one assignment is one
-change, however many sliders it moves.
+Guarantee: `value` is always a valid `Knobs`, whether a slider was moved or `value` was assigned; one assignment is one
+change event, however many sliders it moves.
 Used by the control room.
 """
 
@@ -20,7 +20,7 @@ from agentkit.lab.control_room.knobs import RETRIES, Knobs
 
 __all__ = ["KnobPanel"]
 
-NONE = math.inf  # stands for None on a slider, which takes None for "nothing chosen"
+NONE = math.inf  # represents None on a slider, where None itself means that nothing is selected
 
 SCALES: dict[str, tuple[str, Sequence[Any]]] = {
     "max_concurrency": ("concurrency", [1, 2, 3, 5, 8, 10, 15, 20, 30, 50, 75, 100, 150, 200]),
@@ -37,7 +37,7 @@ UNITS = {"timeout": "{:g} s", "latency": "{:g} s", "failure_rate": "{:.3g} %", "
 
 
 class KnobPanel(widgets.HBox):  # type: ignore[misc]
-    """A slider or a box to tick for each of `Knobs`.
+    """A slider or a checkbox for each field of `Knobs`.
 
     >>> panel = KnobPanel(Knobs())
     >>> panel["timeout"].value = 5
@@ -46,11 +46,11 @@ class KnobPanel(widgets.HBox):  # type: ignore[misc]
     """
 
     value = traitlets.Instance(Knobs)
-    """The position of all knobs; assign another `Knobs` to move them."""
+    """The setting of all knobs; assign another `Knobs` to move the sliders."""
 
     def __init__(self, knobs: Knobs) -> None:
         self._moving = False
-        self._knobs = {name: _widget(name, _shown(knobs, name)) for name in SCALES}
+        self._knobs = {name: _widget(name, _slider_value(knobs, name)) for name in SCALES}
         yours, theirs = list(self._knobs.values())[:5], list(self._knobs.values())[5:]
         switches = widgets.HBox(yours[3:], layout={"margin": "4px 0 0 22px", "flex_flow": "wrap", "grid_gap": "0 24px"})
         half = {"width": "50%", "min_width": "280px", "overflow": "hidden"}
@@ -62,7 +62,7 @@ class KnobPanel(widgets.HBox):  # type: ignore[misc]
         self.observe(self._assigned, "value")
 
     def __getitem__(self, name: str) -> Any:
-        """Return the slider of one knob; its `.value` is `inf` where the knob says none."""
+        """Return the slider of one knob; its `.value` is `inf` where the knob is None."""
         return self._knobs[name]
 
     def _moved(self, _: object) -> None:
@@ -75,7 +75,7 @@ class KnobPanel(widgets.HBox):  # type: ignore[misc]
         self._moving = True
         try:
             for name, knob in self._knobs.items():
-                value = _shown(change.new, name)
+                value = _slider_value(change.new, name)
                 if value != knob.value and SCALES[name][1] and value not in dict(knob.options).values():
                     knob.options = _options(name, value)
                 knob.value = value
@@ -86,7 +86,7 @@ class KnobPanel(widgets.HBox):  # type: ignore[misc]
         return f"<KnobPanel {self.value!r}>"
 
 
-def _shown(knobs: Knobs, name: str) -> Any:
+def _slider_value(knobs: Knobs, name: str) -> Any:
     value = getattr(knobs, name)
     return NONE if value is None else value
 
@@ -102,16 +102,12 @@ def _widget(name: str, value: Any) -> Any:
 
 
 def _options(name: str, value: Any) -> list[tuple[str, Any]]:
-    """The scale of a knob in words, with a value of the reader's own in its place."""
+    """Return the labels and values of a knob's scale, with `value` inserted in order if the scale lacks it."""
     scale = list(SCALES[name][1])
     if value not in scale:
         scale = sorted([*scale, value])
     percent = 100 if name == "failure_rate" else 1
-    return [("none" if v == NONE else UNITS.get(name, "{:,}").format(_times(v, percent)), v) for v in scale]
-
-
-def _times(value: Any, by: int) -> Any:
-    return value if by == 1 else value * by
+    return [("none" if v == NONE else UNITS.get(name, "{:,}").format(v * percent), v) for v in scale]
 
 
 assert {field.name for field in fields(Knobs)} == set(SCALES)

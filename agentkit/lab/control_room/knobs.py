@@ -1,14 +1,14 @@
-"""What can be turned in the control room: the knobs, and what each position means to provider and executor.
+"""The settings of the control room, and what each means for the provider and the executor.
 
-What it holds: `Knobs`, one frozen record of all positions, and `RETRIES`, the retry policies by name.
-Guarantees: a `Knobs` object is valid; a bad value is refused with the knob, the rule, the value and the remedy. The
-same knobs give the same provider.
+What it holds: `Knobs`, one frozen record of all settings, and `RETRIES`, the retry policies by name.
+Guarantees: a `Knobs` object is valid; a bad value raises an error that names the knob, the rule, the value and the
+remedy. Equal knobs configure the provider equally.
 Opened by notebook 08.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from agentkit.lab.provider.faults import Faults
@@ -17,7 +17,8 @@ from agentkit.lab.provider.quota import Limits
 
 __all__ = ["RETRIES", "Knobs"]
 
-MEAN_OUTPUT = 210  # tokens of an answer, on average
+MEAN_OUTPUT = 210  # mean tokens of an answer
+DEFAULT_RETRY = "with jitter"
 
 RETRIES: dict[str, dict[str, Any]] = {
     "none": {"attempts": 1, "refusals": 1, "base": 1.0, "cap": 1.0, "jitter": "none"},
@@ -26,35 +27,35 @@ RETRIES: dict[str, dict[str, Any]] = {
     "with jitter": {"attempts": 6, "refusals": 12, "base": 0.5, "cap": 30.0, "jitter": "full"},
     "as told": {"attempts": 6, "refusals": 12, "base": 0.5, "cap": 30.0, "jitter": "full"},
 }
-"""What to do after a failure, from nothing to obeying the provider's `Retry-After`, which only `as told` is sent."""
+"""Retry policies, from none to honoring the provider's `Retry-After`, a header that is sent for `as told` only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Knobs:
-    """The position of every knob; the first five are yours, the others the provider's.
+    """The setting of every knob: the first five are the client's, the others the provider's.
 
     >>> Knobs(max_concurrency=20, adaptive=True)
     Knobs(at most 20 at once, adaptive; latency 2 s, 300 requests/min)
     """
 
     max_concurrency: int = 10
-    """Agents in flight at once; where an adaptive limit starts."""
+    """How many agents run at the same time; the start value of an adaptive limit."""
     adaptive: bool = False
-    """Whether the limit follows what the provider refuses."""
+    """Whether the limit adapts to the provider's rejections."""
     rate_limiter: bool = False
-    """Whether starts are paced to what the account allows per minute."""
-    retry: str = "with jitter"
-    """A name of `RETRIES`."""
+    """Whether a rate limiter paces requests to the account's limits per minute."""
+    retry: str = DEFAULT_RETRY
+    """A key of `RETRIES`."""
     timeout: float | None = None
-    """Seconds an attempt may take; None for no bound."""
+    """The most seconds an attempt may take; None for no timeout."""
     latency: float = 2.0
-    """Seconds a mean answer takes."""
+    """Mean seconds of an answer."""
     requests_per_minute: int | None = 300
-    """Requests the account allows, a second's worth at once; None for no limit."""
+    """The account's limit, with a burst of one second's requests; None for no limit."""
     tokens_per_minute: int | None = None
-    """Tokens the account allows, a minute's worth at once; None for no limit."""
+    """The account's limit, with a burst of one minute's tokens; None for no limit."""
     failure_rate: float = 0.0
-    """Share of requests that end in a server error."""
+    """Share of requests that fail with a server error."""
 
     def __post_init__(self) -> None:
         _whole("max_concurrency", self.max_concurrency, "1 runs one after another")
@@ -75,7 +76,7 @@ class Knobs:
 
     @property
     def limits(self) -> Limits:
-        """What the provider allows."""
+        """The provider's rate limits."""
         hint: Any = "both" if self.retry == "as told" else "none"
         return Limits(
             requests_per_minute=self.requests_per_minute, tokens_per_minute=self.tokens_per_minute,
@@ -84,7 +85,7 @@ class Knobs:
 
     @property
     def model(self) -> Latency:
-        """How the provider answers: a quarter of the time to the first token, the rest for writing."""
+        """The provider's latency: a quarter of it until the first token, the rest to generate the tokens."""
         return Latency(
             base=0.25 * self.latency, base_spread=0.3, mean_output=MEAN_OUTPUT,
             speed=MEAN_OUTPUT / (0.75 * self.latency), speed_spread=0.2,
@@ -92,23 +93,19 @@ class Knobs:
 
     @property
     def faults(self) -> Faults:
-        """What goes wrong at the provider."""
+        """The provider's faults."""
         return Faults({"server_error": self.failure_rate} if self.failure_rate else {})
 
     def __repr__(self) -> str:
         yours = [f"at most {self.max_concurrency} at once"]
         yours += [word for word, on in (("adaptive", self.adaptive), ("rate limiter", self.rate_limiter)) if on]
-        yours += [f"retry {self.retry}"] if self.retry != _usual("retry") else []
+        yours += [f"retry {self.retry}"] if self.retry != DEFAULT_RETRY else []
         yours += [f"timeout {self.timeout:g} s"] if self.timeout is not None else []
         rpm, tpm = self.requests_per_minute, self.tokens_per_minute
         theirs = [f"latency {self.latency:g} s", "no request limit" if rpm is None else f"{rpm:,} requests/min"]
         theirs += [f"{tpm:,} tokens/min"] if tpm is not None else []
         theirs += [f"{100 * self.failure_rate:g} % fail"] if self.failure_rate else []
         return f"Knobs({', '.join(yours)}; {', '.join(theirs)})"
-
-
-def _usual(name: str) -> Any:
-    return next(field.default for field in fields(Knobs) if field.name == name)
 
 
 def _whole(name: str, value: Any, remedy: str) -> None:

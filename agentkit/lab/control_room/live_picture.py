@@ -1,10 +1,10 @@
-"""What the control room shows of a run under way: a picture of the last seconds, and a row of figures.
+"""Draws a running operation: a picture of the last seconds, and a row of figures.
 
-What it holds: `picture`, a snapshot as SVG, and `figures`, a snapshot as a row of labelled numbers in HTML.
-Guarantees: pure functions of a snapshot; everything that came from an agent or an error is escaped; the picture stays
-small however many attempts a run makes, since bars of one colour are one path.
-Strategy: drawn by hand rather than by matplotlib, which takes fifty times as long: a run in real time shares its
-processor with its picture. Colours and their meaning are those of `agentkit.plots`.
+What it holds: `picture`, a snapshot as SVG, and `figures`, a snapshot as a row of labeled numbers in HTML.
+Guarantees: pure functions of a snapshot; all text from agents and errors is escaped; the picture stays small however
+many attempts a run makes, because all bars of one color are one path.
+Strategy: writes SVG directly, fifty times as fast as matplotlib; a run in real time shares its CPU core with its
+picture. The colors and their meanings are those of `agentkit.plots`.
 Used by the control room.
 """
 
@@ -16,7 +16,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 
-from agentkit.lab.control_room.snapshot import Snapshot, Try
+from agentkit.lab.control_room.snapshot import AttemptBar, Snapshot
 from agentkit.plots.events import steps
 from agentkit.plots.style import BACKING_OFF, CALLING, FAINT, FILL, INK, SOFT, TROUBLE, WAITING
 
@@ -26,18 +26,18 @@ WINDOW = 30.0  # seconds of the run in the picture
 WIDTH, LEFT, RIGHT = 780, 116, 12  # pixels
 LANES, FLIGHT, QUEUE, ENDS = (14, 190), (228, 70), (322, 50), (396, 50)  # top and height of each panel
 HEIGHT = 494
-UNDER_WAY = "#80b8d8"  # the blue of a call, paler
-COLOUR = {"calling": UNDER_WAY, "ok": CALLING, "refused": TROUBLE, "failed": TROUBLE, "timed out": TROUBLE,
+UNDER_WAY = "#80b8d8"  # a paler shade of the blue for calls
+COLORS = {"calling": UNDER_WAY, "ok": CALLING, "refused": TROUBLE, "failed": TROUBLE, "timed out": TROUBLE,
           "cancelled": SOFT}  # fmt: skip
 WORDS = {"calling": "calling", "ok": "answered", "refused": "refused (429)", "failed": "failed",
          "timed out": "timed out", "cancelled": "cancelled"}  # fmt: skip
-MARKS = {"failed": "m-4 -4h8v8h-8z", "timed out": "m-5 0l5 -5l5 5l-5 5z"}  # a shape each, for eyes that see no red
-LOW = 0.45  # of a bar's height: a refused attempt, for eyes that see no red and no mark
-MOST = 4000  # bars in one picture: the latest
+MARKS = {"failed": "m-4 -4h8v8h-8z", "timed out": "m-5 0l5 -5l5 5l-5 5z"}  # one shape each, readable without seeing red
+LOW = 0.45  # relative height of a refused attempt's bar, readable without color
+MAX_BARS = 4000  # most bars in one picture; older ones are left out
 
 
 def figures(shot: Snapshot) -> str:
-    """The figures of a snapshot, as HTML in one row."""
+    """Return the figures of a snapshot as one row of HTML."""
     limit = "no limit" if shot.limit == math.inf else f"of {shot.limit:g}"
     done = shot.succeeded + shot.failed
     cells = [
@@ -57,19 +57,19 @@ def figures(shot: Snapshot) -> str:
 
 
 def _cell(name: str, value: str, remark: str, trouble: int) -> str:
-    colour = f"color:{TROUBLE};" if trouble else ""
+    color = f"color:{TROUBLE};" if trouble else ""
     return (
         '<div style="padding:4px 7px;overflow:hidden;border-left:2px solid var(--jp-border-color2,#ccc)">'
         f'<div style="font-size:11px;opacity:.75;white-space:nowrap">{html.escape(name)}</div>'
-        f'<div style="font-size:17px;font-weight:600;white-space:nowrap;{colour}">{html.escape(value)}</div>'
+        f'<div style="font-size:17px;font-weight:600;white-space:nowrap;{color}">{html.escape(value)}</div>'
         f'<div style="font-size:11px;opacity:.75;white-space:nowrap">{html.escape(remark)}</div></div>'
     )
 
 
 def picture(shot: Snapshot, *, whole: bool = False) -> bytes:
-    """The last `WINDOW` seconds of a run as SVG; all of it if `whole`."""
-    view = _View(shot, whole)
-    parts = [*view.lanes(), *view.flight(), *view.queue(), *view.ends(), *view.axis()]
+    """Return the last `WINDOW` seconds of a run as SVG, or the whole run if `whole`."""
+    drawing = _Drawing(shot, whole)
+    parts = [*drawing.lanes(), *drawing.flight(), *drawing.queue(), *drawing.ends(), *drawing.axis()]
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
         f'font-family="DejaVu Sans,Verdana,Helvetica,sans-serif" font-size="11" fill="{INK}">'
@@ -79,15 +79,15 @@ def picture(shot: Snapshot, *, whole: bool = False) -> bytes:
     return f"{head}{''.join(parts)}</svg>".encode()
 
 
-def _hatch(name: str, colour: str, degrees: int) -> str:
+def _hatch(name: str, color: str, degrees: int) -> str:
     return (
         f'<pattern id="{name}" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate({degrees})">'
-        f'<rect width="5" height="5" fill="white"/><rect width="2.6" height="5" fill="{colour}"/></pattern>'
+        f'<rect width="5" height="5" fill="white"/><rect width="2.6" height="5" fill="{color}"/></pattern>'
     )
 
 
-class _View:
-    """One picture in the making: a stretch of time, and where it lies on the page."""
+class _Drawing:
+    """One picture: a time window, its scale, and a method for each panel."""
 
     def __init__(self, shot: Snapshot, whole: bool) -> None:
         self.shot = shot
@@ -95,8 +95,8 @@ class _View:
         self.end = self.end or WINDOW
         self.start = 0.0 if whole else self.end - WINDOW
         self.scale = (WIDTH - LEFT - RIGHT) / (self.end - self.start)
-        seen = [one for one in shot.tries if one.finished is None or one.finished >= self.start]
-        self.tries: Sequence[Try] = seen[-MOST:]
+        seen = [bar for bar in shot.bars if bar.finished is None or bar.finished >= self.start]
+        self.bars: Sequence[AttemptBar] = seen[-MAX_BARS:]
 
     def x(self, second: float) -> float:
         return round(LEFT + (min(max(second, self.start), self.end) - self.start) * self.scale, 1)
@@ -104,53 +104,53 @@ class _View:
     # -- panels ---------------------------------------------------------------------------------------------------
 
     def lanes(self) -> Iterable[str]:
-        """One row per slot, a bar per attempt."""
+        """Yield one row per slot, with a bar for each attempt."""
         top, height = LANES
         rows = max(
-            [one.lane + 1 for one in self.tries] + [1 if self.shot.limit == math.inf else min(self.shot.limit, 10)]
+            [bar.lane + 1 for bar in self.bars] + [1 if self.shot.limit == math.inf else min(self.shot.limit, 10)]
         )
         room = height / rows
         thick = room * (0.78 if room > 4 else 1)
-        bars: dict[str, list[str]] = {}
+        outlines: dict[str, list[str]] = {}
         marks: dict[str, list[str]] = {}
-        for one in self.tries:
-            x, to = self.x(one.started), self.x(self.shot.now if one.finished is None else one.finished)
-            wide, y = max(to - x - (0.6 if room > 4 else 0), 1.2), round(top + one.lane * room, 1)
-            tall = thick * LOW if one.kind == "refused" else thick
-            bars.setdefault(one.kind, []).append(
+        for bar in self.bars:
+            x, to = self.x(bar.started), self.x(self.shot.now if bar.finished is None else bar.finished)
+            wide, y = max(to - x - (0.6 if room > 4 else 0), 1.2), round(top + bar.lane * room, 1)
+            tall = thick * LOW if bar.kind == "refused" else thick
+            outlines.setdefault(bar.kind, []).append(
                 f"M{x} {y + (thick - tall) / 2:.1f}h{wide:.1f}v{tall:.1f}h-{wide:.1f}z"
             )
-            if one.kind in MARKS:
-                marks.setdefault(one.kind, []).append(_mark(one.kind, x + wide, y + thick / 2))
-        yield _name(top, "slots", "a bar per", "attempt")
-        for kind in sorted(bars, key=list(COLOUR).index):
-            yield f'<path fill="{COLOUR[kind]}" d="{"".join(bars[kind])}"/>'
+            if bar.kind in MARKS:
+                marks.setdefault(bar.kind, []).append(_marker(bar.kind, x + wide, y + thick / 2))
+        yield _panel_name(top, "slots", "a bar per", "attempt")
+        for kind in sorted(outlines, key=list(COLORS).index):
+            yield f'<path fill="{COLORS[kind]}" d="{"".join(outlines[kind])}"/>'
         for kind, where in marks.items():
-            yield f'<path fill="{COLOUR[kind]}" stroke="white" d="{"".join(where[-400:])}"/>'
-        yield self._key(bars)
+            yield f'<path fill="{COLORS[kind]}" stroke="white" d="{"".join(where[-400:])}"/>'
+        yield self._legend(outlines)
 
-    def _key(self, bars: Container[str]) -> str:
-        """What each fill and each shape means, in one row."""
-        shown = [(COLOUR[kind], word, kind) for kind, word in WORDS.items() if kind in bars]
+    def _legend(self, kinds: Container[str]) -> str:
+        """Return the legend of fills and shapes, in one row."""
+        shown = [(COLORS[kind], word, kind) for kind, word in WORDS.items() if kind in kinds]
         x, y, parts = float(LEFT), HEIGHT - 17, []
         for fill, text, kind in [*shown, (WAITING, "waiting", ""), ("url(#backing)", "backing off", "")]:
             tall = 9 * LOW if kind == "refused" else 9
             parts.append(f'<rect x="{x}" y="{y + (9 - tall) / 2:g}" width="14" height="{tall:g}" fill="{fill}"/>')
             if kind in MARKS:
-                parts.append(f'<path fill="{fill}" stroke="white" d="{_mark(kind, x + 14, y + 4.5)}"/>')
+                parts.append(f'<path fill="{fill}" stroke="white" d="{_marker(kind, x + 14, y + 4.5)}"/>')
             parts.append(f'<text x="{x + 21}" y="{y + 8}">{text}</text>')
             x += 40 + 6.5 * len(text)
         return "".join(parts)
 
     def flight(self) -> Iterable[str]:
-        """How many attempts are under way, and the limit."""
-        stretches = [(one.started, self.shot.now if one.finished is None else one.finished) for one in self.tries]
+        """Yield the number of attempts in flight over time, and the limit."""
+        stretches = [(bar.started, self.shot.now if bar.finished is None else bar.finished) for bar in self.bars]
         times, counts = steps(stretches, self.start)
         limits = [(at, limit) for at, limit in self.shot.limits if limit < math.inf]
         here = [limit for at, limit in limits if at >= self.start] + [limit for _, limit in limits[-1:]]
         most = max([*counts, 1])
         highest = max([most, *(limit for limit in here if limit <= 3 * most)])
-        yield _name(FLIGHT[0], "in flight", f"limit {self.shot.limit:g}")
+        yield _panel_name(FLIGHT[0], "in flight", f"limit {self.shot.limit:g}")
         yield self._area(FLIGHT, times, counts, highest, FILL, CALLING)
         line = self._steps(
             FLIGHT, [at for at, _ in limits], [min(limit, 1.15 * highest) for _, limit in limits], highest
@@ -159,23 +159,23 @@ class _View:
         yield _ticks(FLIGHT, highest)
 
     def queue(self) -> Iterable[str]:
-        """How many have not begun, and on top of them how many wait for another try."""
+        """Yield the number of agents that have not started and, stacked on it, the number backing off."""
         first = bisect_left(self.shot.levels, (self.start,))
         levels = self._thin(self.shot.levels[max(0, first - 1) :])
         times = [at for at, _, _ in levels]
         both = [waiting + off for _, waiting, off in levels]
         highest = max([*both, 1])
-        yield _name(QUEUE[0], "queue", "depth")
+        yield _panel_name(QUEUE[0], "queue", "depth")
         yield self._area(QUEUE, times, both, highest, "url(#backing)", BACKING_OFF)
         yield self._area(QUEUE, times, [waiting for _, waiting, _ in levels], highest, WAITING, SOFT)
         yield _ticks(QUEUE, highest)
 
     def ends(self) -> Iterable[str]:
-        """What ended in each second: answers upwards in blue, trouble above them."""
+        """Yield a stacked histogram of attempts by the second in which they ended: answers in blue, failures above."""
         per = max(1.0, math.ceil((self.end - self.start) / 100))
         ended = Counter(
-            (math.floor(one.finished / per), one.kind == "ok")
-            for one in self.tries if one.finished is not None and one.kind != "cancelled"
+            (math.floor(bar.finished / per), bar.kind == "ok")
+            for bar in self.bars if bar.finished is not None and bar.kind != "cancelled"
         )  # fmt: skip
         slots = sorted({slot for slot, _ in ended})
         highest = max([ended[slot, True] + ended[slot, False] for slot in slots] + [1])
@@ -186,13 +186,13 @@ class _View:
                 tall = ended[slot, good] / highest * height
                 paths[good] += f"M{x} {low:.1f}h{max(to - x - 1, 0.5):.1f}v-{tall:.1f}h-{max(to - x - 1, 0.5):.1f}z"
                 low -= tall
-        yield _name(top, f"ended per {per:g} s" if per != 1 else "ended per s", "hatched: in", "vain")
+        yield _panel_name(top, f"ended per {per:g} s" if per != 1 else "ended per s", "hatched: in", "vain")
         yield f'<path fill="{CALLING}" d="{paths[True]}"/>'
         yield f'<path fill="url(#vain)" stroke="{TROUBLE}" stroke-width="0.8" d="{paths[False]}"/>'
         yield _ticks(ENDS, highest)
 
     def axis(self) -> Iterable[str]:
-        """Seconds since the run began."""
+        """Yield the time axis, in seconds since the run started."""
         step = next(s for s in (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1e9) if (self.end - self.start) / s <= 12)
         base = ENDS[0] + ENDS[1]
         for i in range(math.ceil(self.start / step), math.floor(self.end / step) + 1):
@@ -204,10 +204,10 @@ class _View:
         if self.end > self.shot.now:
             yield f'<path d="M{self.x(self.shot.now)} {LANES[0]}V{base}" stroke="{SOFT}" stroke-width="0.8"/>'
 
-    # -- strokes --------------------------------------------------------------------------------------------------
+    # -- paths ----------------------------------------------------------------------------------------------------
 
     def _thin(self, rows: Sequence[tuple[float, int, int]]) -> Sequence[tuple[float, int, int]]:
-        """At most two rows per pixel."""
+        """Keep at most two rows per pixel."""
         by_pixel = {round(self.x(row[0]) * 2): row for row in rows}
         return list(by_pixel.values())
 
@@ -239,20 +239,20 @@ class _View:
         )
 
 
-def _mark(kind: str, x: float, y: float) -> str:
-    """The shape of a kind of trouble, around a point."""
+def _marker(kind: str, x: float, y: float) -> str:
+    """Return the marker of a kind of failure, centered on a point."""
     return f"M{x:.1f} {y:.1f}{MARKS[kind]}"
 
 
-def _name(top: float, *lines: str) -> str:
-    """What a panel shows, left of it; the first line is the name."""
+def _panel_name(top: float, *lines: str) -> str:
+    """Return the label to the left of a panel; the first line is its name."""
     first, *others = (html.escape(line) for line in lines)
     said = f'<text x="8" y="{top + 10}">{first}</text>'
     return said + "".join(f'<text x="8" y="{top + 24 + 13 * i}" fill="{SOFT}">{o}</text>' for i, o in enumerate(others))
 
 
 def _ticks(panel: tuple[int, int], highest: float) -> str:
-    """The top of the scale and its zero."""
+    """Return the labels of the scale's top and of zero."""
     top, height = panel
     said = f'<text x="{LEFT - 6}" y="{top + 4}" text-anchor="end">{highest:,.0f}</text>'
     said += f'<text x="{LEFT - 6}" y="{top + height + 1}" text-anchor="end">0</text>'

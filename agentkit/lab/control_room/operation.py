@@ -1,9 +1,10 @@
-"""A run with knobs: agents against the embedded provider, sampled while they run, everything turned while they run.
+"""A run whose settings can be changed and whose state can be read while it runs.
 
-What it holds: `Operation`, the run, its provider and its knobs; `rehearse`, which runs one in virtual time to its end.
-Guarantees: no widget and no thread in here. All methods but `stop` and the constructor want the operation's own loop.
-Strategy: each knob sets a property that limiter, rate limiter, retry policy and provider have anyway; only the timeout
-is kept by the agent itself, since an executor's is fixed for a run.
+What it holds: `Operation`, a run against the embedded provider with its knobs; `rehearse`, which simulates a whole run
+in virtual time.
+Guarantees: no widgets and no threads. All methods must be called on the operation's own event loop.
+Strategy: each knob sets an ordinary property of the limiter, the rate limiter, the retry policy or the provider. Only
+the timeout is applied by the agent itself, because an executor's timeout is fixed for a run.
 Opened by notebook 08.
 """
 
@@ -21,7 +22,7 @@ from agentkit.agent import ChatAgent, Reply
 from agentkit.executor import ParallelAgentExecutor
 from agentkit.executor.run import Run
 from agentkit.lab.control_room.knobs import MEAN_OUTPUT, RETRIES, Knobs
-from agentkit.lab.control_room.snapshot import Snapshot, Try
+from agentkit.lab.control_room.snapshot import AttemptBar, Snapshot
 from agentkit.lab.loops.virtual import simulate
 from agentkit.lab.provider.call_log import Call
 from agentkit.lab.provider.provider import Provider
@@ -34,12 +35,12 @@ from agentkit.semaphore.adaptive import AdaptiveLimiter
 __all__ = ["PRICES", "Operation", "rehearse"]
 
 PRICES = (0.15, 0.60)  # USD for a million input and a million output tokens; a small model of 2024
-RECENT = 10.0  # seconds over which throughput is counted
-LATEST = 100  # successes whose latencies make the p95
+RECENT = 10.0  # seconds that the throughput is averaged over
+LATEST = 100  # number of successes that the p95 is computed from
 
 
-class _Slots(AdaptiveLimiter):
-    """An adaptive limiter that can be told to hold still."""
+class _SwitchableLimiter(AdaptiveLimiter):
+    """An adaptive limiter whose adaptation can be switched off."""
 
     __slots__ = ("adaptive",)
 
@@ -52,20 +53,20 @@ class _Slots(AdaptiveLimiter):
             super().observe(started, finished, **what)
 
 
-class _Pacer(RateLimiter):
-    """A rate limiter that keeps to the knobs alone."""
+class _FixedRateLimiter(RateLimiter):
+    """A rate limiter with exactly the rates that the knobs set."""
 
     def update_from(self, answer: Any) -> None:
-        """Learn nothing: what to allow is said by the knobs."""
+        """Ignore the limits in response headers; the knobs set the rates."""
 
 
 class Operation:
-    """A run under way, with every knob within reach.
+    """A run of agents whose knobs can be changed while it runs.
 
     >>> async def main():
     ...     operation = Operation(["why", "how"], Knobs(latency=1.0))
     ...     async with operation.provider.client() as client:
-    ...         run = operation.begin(client)
+    ...         run = operation.start(client)
     ...         operation.turn(Knobs(latency=1.0, max_concurrency=1))
     ...         await run
     ...     return operation.snapshot()
@@ -79,46 +80,47 @@ class Operation:
         self.provider = Provider(
             seed=seed, limits=self.knobs.limits, latency=self.knobs.model, faults=self.knobs.faults
         )
-        self.provider.subscribe(self._paid)
+        self.provider.subscribe(self._bill)
         self.run: Run | None = None
-        """The run, from `begin` on."""
-        self._order = "resume"  # what it was last told
-        self._slots, self._pacer = _Slots(self.knobs.max_concurrency), _Pacer(estimate=_tokens)
+        """The run, from `start` on."""
+        self._latest_command = "resume"
+        self._limiter = _SwitchableLimiter(self.knobs.max_concurrency)
+        self._rate_limiter = _FixedRateLimiter(estimate=_estimated_tokens)
         self._retry = RetryPolicy(seed=seed, budget=None)
-        self._tries: list[Try] = []
+        self._bars: list[AttemptBar] = []
         self._levels: list[tuple[float, int, int]] = []
         self._limits: list[tuple[float, float]] = []
-        self._first: dict[int, float] = {}  # when a task's first attempt began
-        self._ok: deque[tuple[float, float]] = deque(maxlen=10_000)  # when a success came, and its latency
-        self._lanes, self._widest = list[int](), 0
+        self._first: dict[int, float] = {}  # start of each task's first attempt
+        self._ok: deque[tuple[float, float]] = deque(maxlen=10_000)  # time and latency of each success
+        self._lanes, self._lane_count = list[int](), 0
         self._refused = self._input = self._output = 0
         self._latest = ""
-        self._time: Callable[[], float] = float  # the loop's clock, once there is a loop
+        self._time: Callable[[], float] = float  # the loop's clock, once started
         self._began = 0.0
 
     # -- the run --------------------------------------------------------------------------------------------------
 
-    def begin(self, client: Any) -> Run:
-        """Start all agents with this client; await the run for its report."""
+    def start(self, client: Any) -> Run:
+        """Start all agents with `client`; await the returned run for its report."""
         loop = asyncio.get_running_loop()
         self._began, self._time = loop.time(), loop.time
         self._agent = ChatAgent("agent", client=client)
-        self._slots.subscribe(self._limit_changed)
+        self._limiter.subscribe(self._limit_changed)
         self._apply()
-        executor = ParallelAgentExecutor(self._slots, rate_limiter=self._pacer, retry=self._retry)
+        executor = ParallelAgentExecutor(self._limiter, rate_limiter=self._rate_limiter, retry=self._retry)
         self.run = executor.start(self.tasks, self._attempt)
         self._limit_changed()
-        getattr(self.run, self._order)()
+        getattr(self.run, self._latest_command)()
         return self.run
 
-    def tell(self, order: str) -> None:
-        """Have the run `pause`, `resume` or `cancel`; at once when it begins, if it has not."""
-        self._order = order
+    def command(self, command: str) -> None:
+        """Send the run `pause`, `resume` or `cancel`; if it has not started, the command applies at its start."""
+        self._latest_command = command
         if self.run is not None:
-            getattr(self.run, order)()
+            getattr(self.run, command)()
 
     def turn(self, knobs: Knobs) -> None:
-        """Set all knobs, while it runs; what is under way keeps the latency and the timeout it began with."""
+        """Change the knobs during the run; attempts in flight keep their latency and timeout."""
         before, self.knobs = self.knobs, knobs
         self._apply(before)
 
@@ -129,60 +131,60 @@ class Operation:
             provider.latency = knobs.model
         for name, value in RETRIES[knobs.retry].items():
             setattr(self._retry, name, value)
-        self._pacer.requests_per_minute = knobs.requests_per_minute if knobs.rate_limiter else None
-        self._pacer.tokens_per_minute = knobs.tokens_per_minute if knobs.rate_limiter else None
-        self._slots.adaptive = knobs.adaptive
+        self._rate_limiter.requests_per_minute = knobs.requests_per_minute if knobs.rate_limiter else None
+        self._rate_limiter.tokens_per_minute = knobs.tokens_per_minute if knobs.rate_limiter else None
+        self._limiter.adaptive = knobs.adaptive
         if before is None or (before.max_concurrency, before.adaptive) != (knobs.max_concurrency, knobs.adaptive):
-            self._slots.limit = knobs.max_concurrency
+            self._limiter.limit = knobs.max_concurrency
 
     async def _attempt(self, task: str) -> Reply:
-        """One attempt of one agent, noted for the picture."""
+        """Run one attempt of one agent and record it for the picture."""
         outcome = current.get()
         assert outcome is not None
         lane, timeout = self._take_lane(), self.knobs.timeout
-        noted = Try(outcome.task_id, lane, self._now())
-        self._tries.append(noted)
-        self._first.setdefault(outcome.task_id, noted.started)
+        bar = AttemptBar(outcome.task_id, lane, self._now())
+        self._bars.append(bar)
+        self._first.setdefault(outcome.task_id, bar.started)
         self._level()
         try:
             async with asyncio.timeout(timeout):
                 reply = await self._agent.ask(task)
-            noted.kind = "ok"
+            bar.kind = "ok"
             return reply
         except TimeoutError:
-            noted.kind, self._latest = "timed out", f"agent {outcome.task_id}: took longer than timeout={timeout:g} s"
+            bar.kind, self._latest = "timed out", f"agent {outcome.task_id}: took longer than timeout={timeout:g} s"
             raise TimeoutError(f"took longer than timeout={timeout:g} s") from None
         except asyncio.CancelledError:
-            noted.kind = "cancelled"
+            bar.kind = "cancelled"
             raise
         except Exception as error:
-            noted.kind = "refused" if getattr(error, "status_code", None) == 429 else "failed"
-            self._refused += noted.kind == "refused"
+            bar.kind = "refused" if getattr(error, "status_code", None) == 429 else "failed"
+            self._refused += bar.kind == "refused"
             self._latest = f"agent {outcome.task_id}: {type(error).__name__}: {error}"
             raise
         finally:
-            noted.finished = self._now()
+            bar.finished = self._now()
             heapq.heappush(self._lanes, lane)
-            if noted.kind == "ok":
-                self._ok.append((noted.finished, noted.finished - self._first[outcome.task_id]))
+            if bar.kind == "ok":
+                self._ok.append((bar.finished, bar.finished - self._first[outcome.task_id]))
 
     def _take_lane(self) -> int:
         if self._lanes:
             return heapq.heappop(self._lanes)
-        self._widest += 1
-        return self._widest - 1
+        self._lane_count += 1
+        return self._lane_count - 1
 
-    def _paid(self, call: Call) -> None:
+    def _bill(self, call: Call) -> None:
         if call.output_tokens:
             self._input, self._output = self._input + call.prompt_tokens, self._output + call.output_tokens
 
-    # -- looking on -----------------------------------------------------------------------------------------------
+    # -- observation ----------------------------------------------------------------------------------------------
 
     def _now(self) -> float:
         return self._time() - self._began
 
     def _limit_changed(self) -> None:
-        self._limits.append((self._now(), self._slots.limit))
+        self._limits.append((self._now(), self._limiter.limit))
 
     def _level(self) -> None:
         assert self.run is not None
@@ -190,8 +192,8 @@ class Operation:
         self._levels.append((self._now(), run.waiting or 0, run.backing_off))
 
     def snapshot(self, window: float = math.inf) -> Snapshot:
-        """What it looks like now; of the attempts, those that reach into the last `window` seconds."""
-        assert self.run is not None, "begin() first"
+        """Return the current state, with the attempts that ran within the last `window` seconds."""
+        assert self.run is not None, "start() first"
         self._level()
         run = self.run.statistics()
         now = run.elapsed
@@ -200,15 +202,15 @@ class Operation:
         latest = [latency for _, latency in list(self._ok)[-LATEST:]]
         money = (self._input * PRICES[0] + self._output * PRICES[1]) / 1e6
         return Snapshot(
-            now, run.total or 0, run.succeeded, run.failed, run.in_flight, self._slots.limit, run.waiting or 0,
-            run.backing_off, self._pacer.statistics().queue_depth, recent / span if span else 0.0,
-            percentile(latest, 0.95), self._refused, len(self._tries), self._input + self._output, money, self._latest,
-            tuple(one for one in self._tries if one.finished is None or one.finished >= now - window),
+            now, run.total or 0, run.succeeded, run.failed, run.in_flight, self._limiter.limit, run.waiting or 0,
+            run.backing_off, self._rate_limiter.statistics().queue_depth, recent / span if span else 0.0,
+            percentile(latest, 0.95), self._refused, len(self._bars), self._input + self._output, money, self._latest,
+            tuple(bar for bar in self._bars if bar.finished is None or bar.finished >= now - window),
             tuple(self._levels), tuple(self._limits),
         )  # fmt: skip
 
 
-def _tokens(task: str) -> float:
+def _estimated_tokens(task: str) -> float:
     return len(task) / 4 + 10 + MEAN_OUTPUT
 
 
@@ -219,10 +221,12 @@ def rehearse(
     turns: Mapping[float, Mapping[str, Any]] | None = None,
     seed: int = 0,
 ) -> Report:
-    """Run to the end in virtual time, turning knobs at given seconds; exact, and the same every time.
+    """Simulate a whole run in virtual time and return its report; the same arguments always give the same report.
 
     >>> rehearse(40, Knobs(max_concurrency=4, requests_per_minute=None), turns={5.0: {"max_concurrency": 20}})
     <Report: 40 of 40 succeeded, at most 20 in flight, ... s>
+
+    `turns` maps a time in seconds to the knobs that change at that time.
     """
     prompts = [f"question {i}" for i in range(tasks)] if isinstance(tasks, int) else tasks
 
@@ -234,7 +238,7 @@ def rehearse(
             operation.turn(replace(operation.knobs, **changes))
 
         async with operation.provider.client() as client:
-            run = operation.begin(client)
+            run = operation.start(client)
             for at, changes in (turns or {}).items():
                 loop.call_later(at, turn, changes)
             return await run

@@ -1,10 +1,10 @@
 """The control room: a real run of agents against the embedded provider, every knob turned while it runs.
 
 What it holds: `ControlRoom`.
-Guarantees: a callback only posts; a new run cancels the one before it and begins when that has ended; after `close()`
-no thread and no task is left; whatever goes wrong is shown in the panel, escaped.
-Strategy: `Operation` is the run, `Engine` the thread it has to itself, `live_picture` draws. The panel is refreshed on
-the engine's beat, at most ten times a second; the kernel's own loop has nothing to do.
+Guarantees: widget callbacks only post to the engine; starting a new run cancels the previous one and waits for its end;
+after `close()` no thread and no task is left; every error is shown in the panel, escaped.
+Strategy: `Operation` is the run, `Engine` the thread and loop it runs on, `live_picture` draws it. The engine's `beat`
+callback refreshes the panel at most ten times a second; the kernel's own event loop stays idle.
 Opened by notebook 08.
 """
 
@@ -36,7 +36,7 @@ _SPEEDS = (1, 2, 5, 10, 20, 50, 100)
 
 
 class ControlRoom(widgets.VBox):  # type: ignore[misc]
-    """A run of agents with all its knobs, live.
+    """A live panel for a run of agents: its knobs, figures and picture.
 
     >>> room = ControlRoom(20, speed=100, max_concurrency=5, requests_per_minute=None)
     >>> room.start()
@@ -44,20 +44,20 @@ class ControlRoom(widgets.VBox):  # type: ignore[misc]
     <Report: 20 of 20 succeeded, at most 5 in flight, ... s>
     >>> room.close()
 
-    `agents` is their number, or their prompts. `clock` is `"virtual"` (at `speed` seconds per second), `"real"`
-    (in this process) or `"http"` (real time, over loopback). The other arguments are fields of `Knobs`. Without a
-    browser, `room.value = replace(room.value, timeout=5)` or `room.turn(timeout=5)` moves the sliders, and `start`,
-    `pause`, `stop` are the buttons.
+    `agents`: the number of agents, or their prompts. `clock`: `"virtual"` (`speed` virtual seconds per real second),
+    `"real"` (real time, provider in this process) or `"http"` (real time, provider over loopback HTTP). The other
+    arguments are fields of `Knobs`. Without a browser, `room.turn(timeout=5)` moves a slider, and the methods `start`,
+    `pause` and `stop` are the buttons.
     """
 
     phase = traitlets.Enum(["ready", "running", "paused", "stopping", "stopped", "finished", "broken"], "ready")
-    """Where the run is; `broken` after an error, which the panel shows."""
+    """State of the run; `broken` after an error, which the panel shows."""
     snapshot = traitlets.Any(None, allow_none=True)
     """The latest `Snapshot`; None before the first."""
     report = traitlets.Any(None, allow_none=True)
-    """The report of the latest run that ended; None before."""
+    """The report of the latest finished run; None before the first."""
     advice = traitlets.Unicode("")
-    """What to try next; empty while it runs."""
+    """What to try next; empty during a run."""
 
     _engine: Engine | None = None
 
@@ -98,30 +98,30 @@ class ControlRoom(widgets.VBox):  # type: ignore[misc]
             name: widgets.Button(description=name, icon=icon, button_style=style, layout={"width": "86px"})
             for name, icon, style in (("Start", "play", "primary"), ("Pause", "pause", ""), ("Stop", "stop", ""))
         }
-        self._figures, self._said = widgets.HTML(layout={"width": "100%"}), widgets.HTML(layout={"width": "100%"})
+        self._figures, self._message = widgets.HTML(layout={"width": "100%"}), widgets.HTML(layout={"width": "100%"})
         self._image = widgets.Image(format="svg+xml", layout={"width": "100%", "max_width": "1200px"})
-        super().__init__(self._laid_out(), layout={"width": "100%", "max_width": "1200px"})
-        self._listen()
+        super().__init__(self._layout(), layout={"width": "100%", "max_width": "1200px"})
+        self._observe_widgets()
         self._show_phase(None)
 
-    def _laid_out(self) -> list[Any]:
+    def _layout(self) -> list[Any]:
         top = widgets.HBox(
             [*self._buttons.values(), self._agents, self._clock, self._speed], layout={"flex_flow": "wrap"}
         )
-        return [top, self.knobs, self._figures, self._image, self._said]
+        return [top, self.knobs, self._figures, self._image, self._message]
 
-    def _listen(self) -> None:
+    def _observe_widgets(self) -> None:
         for button, act in zip(self._buttons.values(), (self.start, self.pause, self.stop), strict=True):
-            button.on_click(lambda _, act=act: self._shown(act))
-        self.knobs.observe(lambda _: self._shown(self._turned), "value")
-        self._speed.observe(lambda change: self._shown(lambda: self._set_speed(change.new)), "value")
+            button.on_click(lambda _, act=act: self._guarded(act))
+        self.knobs.observe(lambda _: self._guarded(self._apply_knobs), "value")
+        self._speed.observe(lambda change: self._guarded(lambda: self._set_speed(change.new)), "value")
         self.observe(self._show_phase, "phase")
 
-    # -- what a reader may do -------------------------------------------------------------------------------------
+    # -- public methods --------------------------------------------------------------------------------------------
 
     @property
     def value(self) -> Knobs:
-        """The position of all knobs; assign another `Knobs` to turn them."""
+        """The setting of all knobs; assign another `Knobs` to change them."""
         return self.knobs.value
 
     @value.setter
@@ -129,56 +129,56 @@ class ControlRoom(widgets.VBox):  # type: ignore[misc]
         self.knobs.value = knobs
 
     def turn(self, **knobs: Any) -> None:
-        """Turn some knobs: `room.turn(max_concurrency=50, timeout=None)`."""
+        """Change some knobs: `room.turn(max_concurrency=50, timeout=None)`."""
         self.value = replace(self.value, **knobs)
 
     def start(self) -> None:
-        """Begin a new run, or go on after `pause`; a run under way is cancelled first."""
+        """Start a new run, or resume a paused one; a current run is cancelled first."""
         with self._lock:
             if self.phase == "paused":
-                self._tell("resume", "running")
+                self._command("resume", "running")
                 return
-            before = self._engine
-            if before is not None:
-                before.cancel()
+            previous = self._engine
+            if previous is not None:
+                previous.cancel()
             self._operation = operation = Operation(self._tasks(), self.value, seed=self.seed)
             speed = self._speed.value if self._clock.value == "virtual" else None
             self._engine = engine = Engine(
-                lambda: self._body(operation, over_http), speed=speed, after=before,
+                lambda: self._body(operation, over_http), speed=speed, previous=previous,
                 beat=lambda: self._beat(engine, operation), done=lambda: self._done(engine, operation),
             )  # fmt: skip
             over_http = self._clock.value == "http"
             self.report, self.advice, self.snapshot, self.phase = None, "", None, "running"
-            self._said.value = ""
+            self._message.value = ""
             engine.start()
 
     def pause(self) -> None:
-        """Start nothing new, or go on if it is paused; what is in flight ends."""
+        """Stop starting attempts, or resume if paused; attempts in flight run to their end."""
         with self._lock:
             if self.phase == "running":
-                self._tell("pause", "paused")
+                self._command("pause", "paused")
             elif self.phase == "paused":
-                self._tell("resume", "running")
+                self._command("resume", "running")
 
     def stop(self) -> None:
-        """Cancel what is in flight; the report is of what was done."""
+        """Cancel the attempts in flight; the report covers the work done so far."""
         with self._lock:
             if self.phase in ("running", "paused"):
-                self._tell("cancel", "stopping")
+                self._command("cancel", "stopping")
 
     def wait(self, timeout: float | None = None) -> Report:
-        """Wait for the run's end and return its report; raise what broke it. Blocks: in a cell, `start` is enough."""
+        """Block until the run ends; return its report, or raise the error that broke it. A cell only needs `start`."""
         engine = self._engine
         if engine is None:
             raise RuntimeError("nothing to wait for: start() first")
         if not engine.join(timeout):
-            raise TimeoutError(f"the run goes on after {timeout:g} s; stop() ends it")
+            raise TimeoutError(f"the run has not ended after {timeout:g} s; stop() ends it")
         if engine.error is not None:
             raise engine.error
         return self.report  # type: ignore[no-any-return]
 
     def close(self) -> None:
-        """End the run, wait until its thread is gone, and remove the panel."""
+        """Cancel the run, wait until its thread has ended, and remove the panel."""
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.close()
@@ -189,30 +189,30 @@ class ControlRoom(widgets.VBox):  # type: ignore[misc]
     async def _body(self, operation: Operation, over_http: bool) -> Report:
         if not over_http:
             async with operation.provider.client() as client:
-                return await operation.begin(client)
+                return await operation.start(client)
         with operation.provider.serve() as server:
             async with server.client() as client:
-                return await operation.begin(client)
+                return await operation.start(client)
 
     def _beat(self, engine: Engine, operation: Operation) -> None:
         if engine is self._engine and operation.run is not None:
             self._show(operation.snapshot(WINDOW))
 
     def _done(self, engine: Engine, operation: Operation) -> None:
-        """The last word of an engine; that of one which a newer has replaced is not heard."""
+        """Handle the end of an engine, unless a newer one has replaced it."""
         with self._lock:
             if engine is not self._engine:
                 return
             if engine.error is not None:
-                self._broke(engine.error)
+                self._fail(engine.error)
                 return
-            self._shown(lambda: self._ended(operation, engine.result))
+            self._guarded(lambda: self._finish(operation, engine.result))
 
-    def _ended(self, operation: Operation, report: Report) -> None:
+    def _finish(self, operation: Operation, report: Report) -> None:
         self._show(operation.snapshot(), whole=True)
         self.advice = advise(operation.knobs, report)
         self.report = report
-        self._said.value = _summary(report, self.advice)
+        self._message.value = _summary(report, self.advice)
         self.phase = "stopped" if report.stopped else "finished"
 
     # -- the panel ------------------------------------------------------------------------------------------------
@@ -222,20 +222,21 @@ class ControlRoom(widgets.VBox):  # type: ignore[misc]
         self._figures.value = figures(shot)
         self._image.value = picture(shot, whole=whole)
         if not whole:
-            self._said.value = f"<small>latest failure: {html.escape(shot.latest[:200])}</small>" if shot.latest else ""
+            failure = html.escape(shot.latest[:200])
+            self._message.value = f"<small>latest failure: {failure}</small>" if failure else ""
 
-    def _shown(self, act: Callable[[], None]) -> None:
-        """Do what a button or a slider asks; an error in a callback would vanish, so it is shown."""
+    def _guarded(self, act: Callable[[], None]) -> None:
+        """Run a callback and show its exception in the panel, since ipywidgets would only log it."""
         try:
             act()
         except Exception as error:
-            self._broke(error)
+            self._fail(error)
 
-    def _broke(self, error: BaseException) -> None:
-        self._said.value = f"<b>{type(error).__name__}</b>: {html.escape(str(error))}"
+    def _fail(self, error: BaseException) -> None:
+        self._message.value = f"<b>{type(error).__name__}</b>: {html.escape(str(error))}"
         self.phase = "broken"
 
-    def _turned(self) -> None:
+    def _apply_knobs(self) -> None:
         operation, engine, knobs = self._operation, self._engine, self.value
         if engine is not None and operation is not None:
             engine.post(lambda: operation.turn(knobs))
@@ -245,11 +246,11 @@ class ControlRoom(widgets.VBox):  # type: ignore[misc]
         if engine is not None and engine.speed is not None:
             engine.speed = speed
 
-    def _tell(self, order: str, phase: str) -> None:
+    def _command(self, command: str, phase: str) -> None:
         operation, engine = self._operation, self._engine
         assert engine is not None
         assert operation is not None
-        engine.post(lambda: operation.tell(order))
+        engine.post(lambda: operation.command(command))
         self.phase = phase
 
     def _tasks(self) -> list[str]:
@@ -272,7 +273,7 @@ class ControlRoom(widgets.VBox):  # type: ignore[misc]
 
 
 def _summary(report: Report, advice: str) -> str:
-    """The report in a line, and the advice; both escaped."""
+    """Return the report in one line and the advice as HTML, both escaped."""
     return (
         f'<div style="line-height:1.45;padding:4px 0">{html.escape(repr(report)[9:-1])}<br>'
         f"<b>Try this next.</b> {html.escape(advice)}</div>"

@@ -1,8 +1,8 @@
-"""What a run in the control room looks like at one instant.
+"""The state of a run in the control room at one instant.
 
-What it holds: `Snapshot`, the figures and the attempts, and `Try`, one attempt as the picture shows it.
-Guarantee: a snapshot is made of the run's own log and statistics; its figures never change, while an attempt under way
-goes on to be filled in.
+What it holds: `Snapshot`, the figures and the attempts, and `AttemptBar`, one attempt as the picture shows it.
+Guarantee: a snapshot is built from the run's own log and statistics. Its figures never change, but the bar of an
+attempt in flight is updated when the attempt ends.
 Used by the control room: `Operation.snapshot` makes one, `live_picture` draws it.
 """
 
@@ -10,64 +10,64 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Snapshot", "Try"]
+__all__ = ["AttemptBar", "Snapshot"]
 
 
 @dataclass(slots=True)
-class Try:
+class AttemptBar:
     """One attempt, as the picture shows it."""
 
     task_id: int
-    """Whose it is."""
+    """The task it belongs to."""
     lane: int
-    """The lowest row that was free when it began."""
+    """Its row: the lowest one that was free when it started."""
     started: float
-    """Seconds since the run began."""
+    """Seconds since the run started."""
     finished: float | None = None
-    """Seconds since the run began; None while it goes on."""
+    """Seconds since the run started; None while in flight."""
     kind: str = "calling"
     """`calling`, `ok`, `refused` (429), `failed`, `timed out` or `cancelled`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """An operation at one instant."""
+    """The state of an operation at one instant."""
 
     now: float
-    """Seconds since the run began."""
+    """Seconds since the run started."""
     total: int
-    """Agents in all."""
+    """Number of agents."""
     succeeded: int
-    """Agents that are done."""
+    """Agents that succeeded."""
     failed: int
-    """Agents that were given up, for whatever reason."""
+    """Agents that ended any other way."""
     in_flight: int
-    """Attempts under way."""
+    """Attempts in flight."""
     limit: float
-    """Slots there are."""
+    """Number of slots."""
     waiting: int
-    """Agents that have not begun."""
+    """Agents that have not started."""
     backing_off: int
-    """Agents between two attempts."""
+    """Agents that wait before a retry."""
     held: int
-    """Agents that the rate limiter holds back."""
+    """Agents that wait for the rate limiter."""
     throughput: float
-    """Successes per second, over the last ten."""
+    """Successes per second, over the last ten seconds."""
     p95: float | None
-    """95 of the latest 100 successes took at most this many seconds, from first attempt to end."""
+    """95th percentile of the latest 100 successes, in seconds from the first attempt to the end."""
     refused: int
-    """Requests refused with 429."""
+    """Attempts rejected with status 429."""
     attempts: int
-    """Attempts begun."""
+    """Attempts started."""
     tokens: int
-    """Tokens paid for, those of abandoned answers included."""
+    """Tokens billed, including those of answers abandoned after a timeout."""
     money: float
-    """What they cost, in USD."""
+    """Their cost in USD."""
     latest: str
-    """The latest failure, in its own words; empty before any."""
-    tries: tuple[Try, ...]
-    """The attempts, oldest first; those under way go on changing."""
+    """The message of the latest failure; empty if there is none."""
+    bars: tuple[AttemptBar, ...]
+    """The attempts, oldest first; those in flight are still updated."""
     levels: tuple[tuple[float, int, int], ...]
     """`(second, waiting, backing off)`, oldest first."""
     limits: tuple[tuple[float, float], ...]
-    """`(second, limit)`, whenever it changed."""
+    """`(second, limit)` for each change of the limit."""
