@@ -13,7 +13,7 @@ import pytest
 from nbformat.v4 import new_code_cell
 
 from agentkit.lab.course.__main__ import main
-from agentkit.lab.course.grade import Bounds, grade
+from agentkit.lab.course.grade import ResourceLimits, grade
 from agentkit.lab.course.make import make
 from agentkit.lab.course.notebooks import read, tags
 
@@ -199,7 +199,7 @@ def graded(course, tmp_path_factory):
         edit(notebook)
         paths.append(handed_in / f"student_{number:02}.ipynb")
         nbformat.write(notebook, paths[-1])
-    results = grade(course, paths, out=out, bounds=Bounds(seconds=2), jobs=2)
+    results = grade(course, paths, out=out, limits=ResourceLimits(seconds=2), jobs=2)
     files = [json.loads((out / f"{path.stem}.json").read_text(encoding="utf-8")) for path in paths]
     return dict(zip(KINDS, zip(results, files, strict=True), strict=True))
 

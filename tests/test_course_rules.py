@@ -13,7 +13,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from agentkit.lab.course.__main__ import main
 from agentkit.lab.course.make import make
 from agentkit.lab.course.notebooks import guides, read
-from agentkit.lab.course.rules import violations
+from agentkit.lab.course.style import violations
 
 HERE = Path(__file__).parent
 BUILD = runpy.run_path(str(HERE / "course_samples" / "build.py"))

@@ -71,13 +71,13 @@ def _command(options: argparse.Namespace, folder: Path) -> int:
 
         return int(not mutants(folder, options.names))
     if options.command == "check":
-        from agentkit.lab.course.rules import report
+        from agentkit.lab.course.style import report
 
         return int(bool(report(folder)))
-    from agentkit.lab.course.grade import Bounds, grade
+    from agentkit.lab.course.grade import ResourceLimits, grade
 
-    bounds = Bounds(seconds=options.seconds, memory=options.memory)
-    results = grade(folder, options.files, out=options.out, lesson=options.lesson, bounds=bounds, jobs=options.jobs)
+    limits = ResourceLimits(seconds=options.seconds, memory=options.memory)
+    results = grade(folder, options.files, out=options.out, lesson=options.lesson, limits=limits, jobs=options.jobs)
     return int(not all(result.passed for result in results))
 
 

@@ -36,7 +36,7 @@ def case(*, within: float = WITHIN, seconds: float = SECONDS) -> Callable[[F], F
     """
 
     def mark(function: F) -> F:
-        function._bounds = (within, seconds)  # type: ignore[attr-defined]
+        function.case_bounds = (within, seconds)  # type: ignore[attr-defined]
         return function
 
     return mark
@@ -44,7 +44,7 @@ def case(*, within: float = WITHIN, seconds: float = SECONDS) -> Callable[[F], F
 
 def bounds(function: Case) -> tuple[float, float]:
     """Return (virtual seconds, real seconds) a case may take."""
-    within, seconds = getattr(function, "_bounds", (WITHIN, SECONDS))
+    within, seconds = getattr(function, "case_bounds", (WITHIN, SECONDS))
     return within, seconds
 
 

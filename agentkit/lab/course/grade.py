@@ -21,10 +21,10 @@ from typing import Any
 
 from agentkit.lab.course.checks import NOT_YET
 from agentkit.lab.course.notebooks import CellError, exercise_name, read, solutions, tags
-from agentkit.lab.course.sandbox import Bounds, Ends, run
+from agentkit.lab.course.sandbox import Ends, ResourceLimits, run
 from agentkit.lab.course.submission import answers, is_blank, lesson_number, merged, not_there
 
-__all__ = ["Bounds", "Graded", "Mark", "grade", "grade_one"]
+__all__ = ["Graded", "Mark", "ResourceLimits", "grade", "grade_one"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def _lost_at(ends: Ends, at: Mapping[str, int]) -> str | None:
     return before[-1] if before else None
 
 
-async def _marks(solution: Any, own: Mapping[str, str], folder: Path, bounds: Bounds) -> dict[str, Mark]:
+async def _marks(solution: Any, own: Mapping[str, str], folder: Path, limits: ResourceLimits) -> dict[str, Mark]:
     """Run what was handed in until every exercise has its mark; one run, and one more for each kernel lost."""
     given, marks = dict(own), {}
     for _ in range(len(own) + 1):
@@ -117,7 +117,7 @@ async def _marks(solution: Any, own: Mapping[str, str], folder: Path, bounds: Bo
         indices = frozenset(at[name] for name in given if name in at)
         with tempfile.TemporaryDirectory() as scratch:
             record = Path(scratch) / "record.jsonl"
-            ends = await run(notebook, folder, record, bounds, indices)
+            ends = await run(notebook, folder, record, limits, indices)
             cases = _recorded(record)
         lost = _lost_at(ends, at)
         if ends.stopped is not None and lost not in given:
@@ -133,7 +133,7 @@ async def _marks(solution: Any, own: Mapping[str, str], folder: Path, bounds: Bo
     return marks
 
 
-async def grade_one(folder: Path, path: Path, lesson: str | None, bounds: Bounds) -> Graded:
+async def grade_one(folder: Path, path: Path, lesson: str | None, limits: ResourceLimits) -> Graded:
     """Grade one submission; a file that cannot be graded is a result too."""
     try:
         notebook = read(path)
@@ -144,7 +144,7 @@ async def grade_one(folder: Path, path: Path, lesson: str | None, bounds: Bounds
             name: cell.source for cell in solution.cells if "exercise" in tags(cell) and (name := exercise_name(cell))
         }
         given = {name: own[name] for name in wanted if name in own and not is_blank(own[name], wanted[name])}
-        found = await _marks(solution, given, solution_path.parent, bounds) if given else {}
+        found = await _marks(solution, given, solution_path.parent, limits) if given else {}
     except Exception as error:  # whatever a file holds, the class behind it is still graded
         said = str(error) if isinstance(error, CellError | ValueError) else f"{type(error).__name__}: {error}"
         return Graded(path.name, "", said, ())
@@ -208,7 +208,7 @@ def grade(
     *,
     out: Path,
     lesson: str | None = None,
-    bounds: Bounds | None = None,
+    limits: ResourceLimits | None = None,
     jobs: int = 1,
 ) -> list[Graded]:
     """Grade submissions, `jobs` at a time; print the table as it grows and write one JSON file each into `out`.
@@ -219,11 +219,11 @@ def grade(
     if jobs < 1:
         raise ValueError(f"jobs must be 1 or more, got {jobs}; it is how many submissions run at the same time")
     out.mkdir(parents=True, exist_ok=True)
-    labels, limits = iter(_labels(files)), bounds or Bounds()
+    labels, each = iter(_labels(files)), limits or ResourceLimits()
 
     async def collect() -> list[Graded]:
         results = []
-        async for graded in _everybody(files, jobs, lambda path: grade_one(folder, path, lesson, limits)):
+        async for graded in _everybody(files, jobs, lambda path: grade_one(folder, path, lesson, each)):
             results.append(graded)
             label = next(labels)
             print("\n".join(_lines(label, graded)), flush=True)

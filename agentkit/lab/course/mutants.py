@@ -21,8 +21,7 @@ from typing import Any
 
 from agentkit.lab.course.checks import run_cases
 from agentkit.lab.course.exercise import Exercise, Swap, words
-from agentkit.lab.course.notebooks import exercise_name, read, solutions, stub, tags
-from agentkit.lab.course.reading import asked_for, definitions
+from agentkit.lab.course.notebooks import asked_for, definitions, exercise_name, read, solutions, stub, tags
 from agentkit.lab.course.registry import lesson
 
 __all__ = ["mutants", "proof"]
@@ -30,7 +29,7 @@ __all__ = ["mutants", "proof"]
 WRONG_ANSWERS = 3
 
 
-class _Workbench:
+class _ExerciseRunner:
     """Where the cell of one exercise can be run with any text and its answer taken."""
 
     def __init__(self, cells: Sequence[Any], index: int, asked: ast.expr, names: Mapping[str, object]) -> None:
@@ -64,21 +63,21 @@ def _called(wrong: object) -> str:
             return getattr(wrong, "__name__", repr(wrong))
 
 
-def _answers(task: Exercise, bench: _Workbench, source: str) -> Iterator[tuple[str, object, str]]:
+def _answers(task: Exercise, runner: _ExerciseRunner, source: str) -> Iterator[tuple[str, object, str]]:
     """Yield each wrong answer: its name, the answer, and why it could not be made (empty if it could)."""
     for wrong in task.wrong:
         try:
             text = wrong.apply(source) if isinstance(wrong, Swap) else wrong
-            yield _called(wrong), bench.answer(text) if isinstance(text, str) else text, ""
+            yield _called(wrong), runner.answer(text) if isinstance(text, str) else text, ""
         except Exception as error:
             remedy = "; a text stands for the whole cell: write name = value" if isinstance(wrong, str) else ""
             yield _called(wrong), None, f"{type(error).__name__}: {error}{remedy}"
 
 
-def _mistakes(name: str, task: Exercise, bench: _Workbench, source: str) -> Iterator[str]:
+def _mistakes(name: str, task: Exercise, runner: _ExerciseRunner, source: str) -> Iterator[str]:
     """Yield the wrong answers that pass, those that cannot be tried, and the cases that reject none."""
     useful: set[str] = set()
-    for called, answer, error in _answers(task, bench, source):
+    for called, answer, error in _answers(task, runner, source):
         if error:
             yield f"a wrong answer cannot be tried: {called}: {error}"
             continue
@@ -91,14 +90,14 @@ def _mistakes(name: str, task: Exercise, bench: _Workbench, source: str) -> Iter
             yield f"a case rejects no wrong answer: {words(function)}; add a wrong answer it must reject"
 
 
-def proof(name: str, task: Exercise, bench: _Workbench, source: str) -> Iterator[str]:
+def proof(name: str, task: Exercise, runner: _ExerciseRunner, source: str) -> Iterator[str]:
     """Yield everything that is wrong with an exercise, in words; nothing if it is proven."""
     if len(task.wrong) < WRONG_ANSWERS:
         yield f"has {len(task.wrong)} wrong answers, needs {WRONG_ANSWERS}; add mistakes a learner would make"
     if not task.hidden:
         yield "has no hidden case; add one that the visible cases do not imply"
     try:
-        right, blank = bench.answer(source), bench.answer(stub(source))
+        right, blank = runner.answer(source), runner.answer(stub(source))
     except Exception as error:
         yield f"the cell cannot run with what the cells above it define: {type(error).__name__}: {error}"
         return
@@ -107,7 +106,7 @@ def proof(name: str, task: Exercise, bench: _Workbench, source: str) -> Iterator
             yield f"the solution is rejected: {verdict.case}: {verdict.message}"
     if all(verdict.ok for verdict in run_cases(name, task, blank, hidden=False)):
         yield "the blank passes every visible case; a case must reject the stub"
-    yield from _mistakes(name, task, bench, source)
+    yield from _mistakes(name, task, runner, source)
 
 
 def _problems(path: Path) -> Iterator[tuple[str, list[str]]]:
@@ -125,8 +124,8 @@ def _problems(path: Path) -> Iterator[tuple[str, list[str]]]:
         elif (asked := asked_for(cells, name)) is None:
             yield name, [f"is never checked; add a cell check({name!r}, …) below it"]
         else:
-            bench = _Workbench(cells, present[name], asked, known.names)
-            yield name, list(proof(name, known.exercises[name], bench, cells[present[name]].source))
+            runner = _ExerciseRunner(cells, present[name], asked, known.names)
+            yield name, list(proof(name, known.exercises[name], runner, cells[present[name]].source))
 
 
 def mutants(folder: Path, names: Sequence[str] = ()) -> bool:

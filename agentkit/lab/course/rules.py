@@ -1,28 +1,135 @@
-"""The style rules about cells: sizes, runs, outputs, and code that nbval or a learner would stumble over.
+"""The style rules for stored notebooks: each rule, the page it reads, and the violation it reports.
 
-What it holds: `RULES`, each a generator of violations over one page. Guarantee: nothing is executed; code is read
-as a syntax tree.
-Strategy: each rule stands for a failure that was seen in a course: cells never run pass every comparison, a
-trailing semicolon prints differently without a front end, a bare plot call prints an address.
+What it holds: the records `Page`, `SizeLimits` and `Violation`; `NOTEBOOK_RULES`, which hold for every notebook;
+`LEARNER_RULES`, which are about the text and are read in the learner's notebooks only; and `readme`, which compares the
+README's map with all notebooks.
+Guarantees: nothing is executed; code is read as a syntax tree; code, formulas and link targets are not read as prose. A
+violation is one line that names file, cell, rule and remedy.
+Strategy: a rule is a generator of violations over one page, and each one prevents a failure that was seen in a course:
+cells that never ran pass every comparison, a trailing semicolon prints differently without a front end, a bare plot
+call prints an address. The glossary is a table of what not to write and what to write instead.
+Used by `style`, the command `check`.
 """
 
 from __future__ import annotations
 
 import ast
+import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from statistics import median
 from typing import Any
 
-from agentkit.lab.course.notebooks import ABSOLUTE, tags, texts
-from agentkit.lab.course.page import Page, Violation
-from agentkit.lab.course.reading import parsed
+from agentkit.lab.course.notebooks import ABSOLUTE, is_lesson, parsed, tags, texts, where
 
-__all__ = ["RULES"]
+__all__ = ["LEARNER_RULES", "NOTEBOOK_RULES", "Page", "SizeLimits", "Violation", "minutes", "readme"]
 
 BYTES, MAX_LINES, IN_A_ROW = 400_000, 25, 2
 _AXES = re.compile(r"(plt|fig|figure|axs?|axes|ax\d+)")
+MINUTES = 45
+OPENING = {
+    "what you'll do": r"what you['’]ll do",
+    "what you'll be able to do": r"what you['’]ll be able to",
+    "what you need": r"what you need|you need",
+    "minutes": r"minutes",
+}
+GUIDE_OPENING = {"what it answers": r"what it answers", "what you need": OPENING["what you need"]}
+GLOSSARY = {
+    r"semaphore permits?|permits (?:left|free|held)|a permit": "slot",
+    r"semaphor\b": "semaphore",
+    r"back[- ]pressure": "backpressure",
+    r"make[- ]span": "makespan",
+    r"through[- ]put": "throughput",
+    r"inflight": "in flight",
+    r"dead[- ]locks?": "deadlock",
+    r"time[- ]out\b": "timeout",
+    r"co-routines?": "coroutine",
+    r"eventloop|event-loop": "event loop",
+    r"task group|taskgroup|Task Group": "TaskGroup",
+    r"AsyncIO|asyncIO|Asyncio": "asyncio",
+    r"rate-limiter|ratelimit(?:er)?": "rate limit, or RateLimiter",
+    r"Open AI|OpenAi|openAI": "OpenAI",
+    r"Jupyterlab|Jupyter Lab": "JupyterLab",
+    r"multi-threading|multithreading": "threads",
+}
+_CODE = re.compile(r"```.*?```|`[^`]*`|\$\$.*?\$\$|\]\([^)]*\)|<[^>]+>", re.S)
+_LINK = re.compile(r"\]\(<?([^)\s>]+)")
+_REFERENCE = re.compile(r"\bnotebooks/[\w./-]+\.ipynb")
+_CLAIM = re.compile(r"\(claims?:?\s+([^)]+)\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One place where one rule is broken."""
+
+    file: str
+    """The notebook, as seen from the course's folder."""
+    cell: str
+    """The cell's place from 1, counting all cells, and its id; empty if the notebook as a whole is meant."""
+    rule: str
+    """What is wrong."""
+    remedy: str
+    """What to do."""
+
+    def __str__(self) -> str:
+        return ": ".join(filter(None, [self.file, self.cell, f"{self.rule}; {self.remedy}"]))
+
+
+@dataclass(frozen=True, slots=True)
+class SizeLimits:
+    """How much one notebook may hold."""
+
+    words: int
+    """Words of text."""
+    code_cells: int
+    """Code cells that the learner sees."""
+    median_lines: int
+    """Lines of the median code cell."""
+
+
+LESSON = SizeLimits(words=1800, code_cells=45, median_lines=6)
+GUIDE = SizeLimits(words=1200, code_cells=20, median_lines=12)  # fewer, longer cells: each is a program to compare
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One notebook, read."""
+
+    folder: Path
+    """The folder that holds all notebooks."""
+    path: Path
+    """The file."""
+    notebook: Any
+    """Its content."""
+
+    @property
+    def name(self) -> str:
+        """The file as seen from the course's folder."""
+        return self.path.relative_to(self.folder).as_posix()
+
+    @property
+    def lesson(self) -> bool:
+        """Whether it is a lesson, with a number, minutes and a solution; else it is a guide."""
+        return is_lesson(self.path)
+
+    @property
+    def limits(self) -> SizeLimits:
+        """How much it may hold."""
+        return LESSON if self.lesson else GUIDE
+
+    def broken(self, index: int | None, rule: str, remedy: str) -> Violation:
+        """Return the violation of a rule in the cell at `index`, or in the whole notebook."""
+        return Violation(self.name, "" if index is None else where(self.notebook.cells[index], index), rule, remedy)
+
+    def cells(self, kind: str) -> Iterator[tuple[int, Any]]:
+        """Yield the cells of a kind, with their index."""
+        return ((index, cell) for index, cell in enumerate(self.notebook.cells) if cell.cell_type == kind)
+
+
+# -- cells and outputs --------
 
 
 def _lines(source: str) -> int:
@@ -32,12 +139,12 @@ def _lines(source: str) -> int:
 def sizes(page: Page) -> Iterator[Violation]:
     """A notebook is read in one sitting, a cell at one look."""
     lengths = {index: _lines(cell.source) for index, cell in page.cells("code") if "hidden" not in tags(cell)}
-    bounds = page.bounds
-    if len(lengths) > bounds.code_cells:
-        rule = f"{len(lengths)} code cells, {bounds.code_cells} allowed"
+    limits = page.limits
+    if len(lengths) > limits.code_cells:
+        rule = f"{len(lengths)} code cells, {limits.code_cells} allowed"
         yield page.broken(None, rule, "split the lesson or merge cells")
-    if lengths and median(lengths.values()) > bounds.median_lines:
-        rule = f"the median code cell has {median(lengths.values()):g} lines, {bounds.median_lines} allowed"
+    if lengths and median(lengths.values()) > limits.median_lines:
+        rule = f"the median code cell has {median(lengths.values()):g} lines, {limits.median_lines} allowed"
         yield page.broken(None, rule, "shorten cells")
     if (size := page.path.stat().st_size) > BYTES:
         yield page.broken(None, f"{size:,} bytes, {BYTES:,} allowed", "store fewer or smaller pictures")
@@ -150,4 +257,124 @@ def metadata(page: Page) -> Iterator[Violation]:
             yield page.broken(None, f"stores {key}", "run make, which removes it")
 
 
-RULES = (sizes, rows, runs, errors, code, paths, live, metadata)
+# -- text ------
+
+
+def minutes(page: Page) -> int | None:
+    """Return the minutes that the opening states, None if it does not."""
+    text = page.notebook.cells[0].source if page.notebook.cells else ""
+    found = re.search(r"minutes?\W{1,6}(\d+)|(\d+)\s*(?:min\b|minutes?)", text, re.I)
+    return int(found[1] or found[2]) if found else None
+
+
+def opening(page: Page) -> Iterator[Violation]:
+    """The first cell tells what, what for, what is needed and how long; of a guide, what it answers and needs."""
+    first = page.notebook.cells[0] if page.notebook.cells else None
+    if first is None or first.cell_type != "markdown" or not first.source.startswith("# "):
+        yield page.broken(None, "does not open with a text cell that has a title", "begin with: # NN Title")
+        return
+    parts, remedy = OPENING, "every lesson opens with the same four parts"
+    if not page.lesson:
+        parts, remedy = GUIDE_OPENING, "a guide says both; a lesson has a number in its name: NN_name.ipynb"
+    missing = [part for part, pattern in parts.items() if not re.search(pattern, first.source, re.I)]
+    if missing:
+        yield page.broken(0, f"the opening lacks: {', '.join(missing)}", remedy)
+    if not page.lesson:
+        return
+    stated = minutes(page)
+    if stated is None:
+        yield page.broken(0, "the opening states no number of minutes", "write: **Minutes:** 30")
+    elif stated > MINUTES:
+        yield page.broken(0, f"{stated} minutes, {MINUTES} allowed", "split the lesson")
+
+
+def length(page: Page) -> Iterator[Violation]:
+    """A lesson has at most 1,800 words, a guide 1,200."""
+    words = sum(len(_CODE.sub(" ", cell.source).split()) for _, cell in page.cells("markdown"))
+    allowed = page.limits.words
+    if words > allowed:
+        yield page.broken(None, f"{words:,} words, {allowed:,} allowed", "cut, or move text to another lesson")
+
+
+def links(page: Page) -> Iterator[Violation]:
+    """Every relative link and every named notebook is there."""
+    for index, cell in page.cells("markdown"):
+        for target in _LINK.findall(cell.source):
+            relative = target.split("#")[0]
+            if re.match(r"[a-z]+:", target) or not relative:
+                continue
+            if not (page.path.parent / relative).exists():
+                yield page.broken(index, f"the link {target} leads nowhere", "correct it")
+        for name in _REFERENCE.findall(cell.source):
+            if (
+                not (page.folder.parent / name).exists()
+                and not (page.folder / name.removeprefix("notebooks/")).exists()
+            ):
+                yield page.broken(index, f"{name} does not exist", "correct the name")
+
+
+def glossary(page: Page) -> Iterator[Violation]:
+    """One word per idea, spelled one way."""
+    for index, cell in page.cells("markdown"):
+        text = _CODE.sub(" ", cell.source)
+        for pattern, better in GLOSSARY.items():
+            if found := re.search(rf"\b(?:{pattern})", text):
+                yield page.broken(index, f"writes {found[0]!r}", f"the word here is: {better}")
+
+
+def _ledger(folder: Path) -> set[str] | None:
+    """Return the ids of the claims ledger, None if there is none yet."""
+    path = folder.parent / "data" / "claims.csv"
+    if not path.exists():
+        return None
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    column = rows[0].index("id") if rows and "id" in rows[0] else 0
+    return {row[column] for row in rows[1:] if row}
+
+
+def claims(page: Page) -> Iterator[Violation]:
+    """Every (claim id) is in the ledger."""
+    known = _ledger(page.folder)
+    for index, cell in page.cells("markdown") if known is not None else ():
+        for group in _CLAIM.findall(cell.source):
+            for name in re.findall(r"[\w.-]+", group):
+                if known is not None and name not in known and name != "and":
+                    yield page.broken(
+                        index, f"the claim {name!r} is not in data/claims.csv", "add it there or correct the id"
+                    )
+
+
+def _minutes_in(row: str) -> int | None:
+    """Return the minutes of a table row: the last cell that is a number."""
+    numbers = [re.fullmatch(r"\W*(\d+)\s*(?:min|minutes)?\W*", cell) for cell in row.strip().strip("|").split("|")]
+    found = [int(match[1]) for match in numbers if match]
+    return found[-1] if found else None
+
+
+def readme(folder: Path, pages: Sequence[Page]) -> Iterator[Violation]:
+    """The README's map names every lesson with its minutes, a row called total has their sum; guides are linked."""
+    path = folder.parent / "README.md"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    table = [line for line in text.splitlines() if line.lstrip().startswith("|")]
+    lessons = [page for page in pages if page.lesson]
+    for page in lessons if path.exists() else ():
+        row = next((line for line in table if re.search(rf"\b{page.path.stem}\b", line)), None)
+        if row is None:
+            yield Violation("README.md", "", f"the map does not name {page.path.stem}", "add a row with its minutes")
+        elif (mapped := _minutes_in(row)) != minutes(page):
+            rule = f"the map gives {page.path.stem} {mapped} minutes, the notebook {minutes(page)}"
+            yield Violation("README.md", "", rule, "make them equal")
+    for page in pages if path.exists() else ():
+        if not page.lesson and (target := f"{folder.name}/{page.path.name}") not in _LINK.findall(text):
+            yield Violation("README.md", "", f"does not link {target}", "add a line below the map, or delete the file")
+    total = sum(minutes(page) or 0 for page in lessons)
+    for row in table:
+        if re.match(r"\W*total\b", row, re.I) and _minutes_in(row) not in (None, total):
+            yield Violation(
+                "README.md", "", f"the total is {_minutes_in(row)} minutes, the notebooks sum to {total}", "correct it"
+            )
+
+
+NOTEBOOK_RULES = (sizes, rows, runs, errors, code, paths, live, metadata, links)
+LEARNER_RULES = (opening, length, glossary, claims)

@@ -1,6 +1,6 @@
 """Running a notebook that may do anything: bounded in time and memory, every end of a cell a word.
 
-What it holds: `Bounds`, `Ends` and `run`. Guarantee: `run` comes back, whatever the cells do (endless loops, sys.exit,
+What it holds: `ResourceLimits`, `Ends` and `run`. Guarantee: `run` comes back, whatever the cells do (endless loops, sys.exit,
 os._exit, memory, floods of output), and the kernel with all its children is gone by then.
 Strategy: interrupt a cell at its bound as the Stop button does; if that does not help, kill the kernel.
 Not a jail: cells may read files and reach the network as you may. Grade strangers' work in a throw-away container.
@@ -25,13 +25,13 @@ from agentkit.lab.course.checks import RECORD
 from agentkit.lab.course.execute import Kernel, kernel_environment
 from agentkit.lab.course.notebooks import tags
 
-__all__ = ["Bounds", "Ends", "run"]
+__all__ = ["Ends", "ResourceLimits", "run"]
 
 GRACE = 1.0  # seconds between the interrupt and the end of the kernel
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class ResourceLimits:
     """What a submission may use."""
 
     seconds: float = 3.0
@@ -63,12 +63,12 @@ class _BoundedKernel(Kernel):
 
 
 @contextlib.asynccontextmanager
-async def _started(client: NotebookClient, folder: Path, bounds: Bounds, record: Path) -> AsyncIterator[None]:
+async def _started(client: NotebookClient, folder: Path, limits: ResourceLimits, record: Path) -> AsyncIterator[None]:
     """Start the kernel, and kill it with its children at the end."""
     manager: Any = client.km
     assert manager is not None
     with tempfile.TemporaryDirectory() as profile:
-        extra = {RECORD: str(record), MEMORY: str(bounds.memory), "OPENBLAS_NUM_THREADS": "1"}
+        extra = {RECORD: str(record), MEMORY: str(limits.memory), "OPENBLAS_NUM_THREADS": "1"}
         environment = kernel_environment(profile, **extra)
         try:
             async with client.async_setup_kernel(cwd=str(folder), env=environment, cleanup_kc=True):
@@ -108,18 +108,18 @@ class _Watched(NotebookClient):
         await super()._check_raise_for_error(cell, cell_index, exec_reply)
 
 
-async def run(notebook: Any, folder: Path, record: Path, bounds: Bounds, own: frozenset[int]) -> Ends:
+async def run(notebook: Any, folder: Path, record: Path, limits: ResourceLimits, own: frozenset[int]) -> Ends:
     """Run the cells in order; `own` are the indices of the submission's cells, which have the tighter bound."""
     manager = _BoundedKernel()
     client = _Watched(
         notebook, km=manager, timeout=None, allow_errors=True, record_timing=False, store_widget_state=False
     )
     errors: dict[int, str] = {}
-    async with _started(client, folder, bounds, record):
+    async with _started(client, folder, limits, record):
         for index, cell in enumerate(notebook.cells):
             overrun: list[str] = []
             factor = 1 if index in own else 2 if own and index > min(own) else 10
-            watch = asyncio.create_task(_stop_after(bounds.seconds * factor, manager, overrun))
+            watch = asyncio.create_task(_stop_after(limits.seconds * factor, manager, overrun))
             try:
                 await client.async_execute_cell(cell, index)
             except DeadKernelError:

@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from agentkit.lab.course import cells, prose
 from agentkit.lab.course.notebooks import CellError, named_cells, read, student_path, student_version, tags
-from agentkit.lab.course.page import Page, Violation
+from agentkit.lab.course.rules import LEARNER_RULES, NOTEBOOK_RULES, Page, Violation, readme
 
 __all__ = ["report", "violations"]
 
@@ -61,17 +60,17 @@ def violations(folder: Path) -> list[Violation]:
     made = {page.path.name for page in sources if isinstance(page, Page)}
     for page in (*sources, *lessons):
         if isinstance(page, Page):
-            found += [broken for rule in (*cells.RULES, prose.links) for broken in rule(page)]
+            found += [broken for rule in NOTEBOOK_RULES for broken in rule(page)]
     for page in sources:
         found += list(_fresh(page)) if isinstance(page, Page) else []
     readers = [page for page in lessons if isinstance(page, Page)]
     for page in readers:
-        found += [broken for rule in prose.RULES for broken in rule(page)]
+        found += [broken for rule in LEARNER_RULES for broken in rule(page)]
         if not page.lesson:
             found += list(_no_exercises(page))
         elif page.path.name not in made:
             found.append(page.broken(None, "has no solution notebook", "write notebooks/solutions/ and run make"))
-    return [*found, *prose.readme(folder, readers)]
+    return [*found, *readme(folder, readers)]
 
 
 def report(folder: Path) -> list[Violation]:

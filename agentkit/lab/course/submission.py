@@ -19,8 +19,7 @@ from typing import Any
 
 from nbformat.v4 import new_code_cell
 
-from agentkit.lab.course.notebooks import CellError, exercise_name, stub, tags
-from agentkit.lab.course.reading import asked_for, definitions
+from agentkit.lab.course.notebooks import CellError, asked_for, definitions, exercise_name, stub, tags
 from agentkit.lab.course.registry import lessons
 
 __all__ = ["answers", "is_blank", "lesson_number", "merged", "not_there"]
