@@ -1,7 +1,14 @@
-"""The laboratory: what draws, serves and teaches, on top of the core.
+"""The laboratory: everything that simulates, visualizes, serves and teaches, on top of the core.
 
-`from agentkit.lab import simulate, Provider, setup, …`: names load when first used, so that
-importing this package costs nothing. The core never imports it; `tests/test_ladder.py` sees to that.
+`from agentkit.lab import simulate, Provider, setup, …`: each name is imported on first use, so importing this package
+is cheap. The core never imports it (`tests/test_ladder.py`).
+
+`loops`: event loops, among them virtual time. `provider`: the embedded provider. `explorer`: all orders in which tasks
+or threads can run. `tracer`: what an event loop did. `control_room`: the live panel. `host`: `setup` and `doctor`.
+`widgets`: interactive pieces of the lessons. `course`: exercises and the commands for notebooks. `data`: the data
+files. `claims`: the ledger of claims.
+A folder must not have the name of a function exported here (`trace`, `explore`, `setup`): once imported, it would
+replace the function.
 """
 
 from __future__ import annotations

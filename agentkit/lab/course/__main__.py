@@ -1,7 +1,7 @@
 """The command line: `python -m agentkit.lab.course make | mutants | check | grade`.
 
-What it holds: arguments, and nothing else; each command is a module of the same name. Exit code 0 if all is
-well, 1 if something is stale, wrong or against the rules, 2 for a wrong call.
+What it holds: the argument parser only; `make`, `mutants` and `grade` are modules of the same name, `check` is `style`.
+The exit code is 0 for success, 1 if something is stale, wrong or against the rules, 2 for bad arguments.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _notebooks(given: Path | None) -> Path:
-    """Return the folder of the course: the given one, `notebooks` here, or the one beside the package."""
+    """Return the notebooks folder: the given one, `./notebooks`, or the one next to the package."""
     for folder in [given] if given else [Path("notebooks"), Path(__file__).parents[3] / "notebooks"]:
         if (folder / "solutions").is_dir():
             return folder.resolve()
@@ -48,7 +48,7 @@ def _notebooks(given: Path | None) -> Path:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit code."""
+    """Run one command and return its exit code."""
     options = _parser().parse_args(argv)
     from agentkit.lab.course.notebooks import CellError
 
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(options: argparse.Namespace, folder: Path) -> int:
-    """Call the module of the command."""
+    """Import the module of the command and call it."""
     if options.command == "make":
         from agentkit.lab.course.make import make
 

@@ -1,9 +1,9 @@
-"""The kernel that runs submissions: an ordinary one that first bounds its own memory, time and disk use.
+"""The kernel that runs submissions: it limits its own memory, CPU time and file size before it runs any cell.
 
-What it holds: `limit`; run as a module it bounds itself and becomes an IPython kernel.
-Guarantee: on Unix the bounds are the kernel's (setrlimit), so the code in the cells cannot lift the memory bound of the
-process it runs in; on Windows there are none, and the grader's own time bounds are what is left.
-Strategy: bounds first, heavy imports after. Started by `sandbox`, opened by no notebook.
+What it holds: `limit`. Run as a module, it calls `limit` and becomes an IPython kernel.
+Guarantee: on Unix the operating system enforces the limits (setrlimit), so code in the cells can't raise them. Windows
+has no such limits; there, only the grader's own timeouts apply.
+Strategy: a program of its own, started by `sandbox`, so that the kernel doesn't load the grader. Opened by no notebook.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ FILE_MB = 64
 
 
 def limit() -> None:
-    """Bound this process: memory (MB, from the environment), CPU seconds, size of a file; no core dumps."""
+    """Limit this process: memory (MB, from the environment), CPU seconds, file size; no core dumps."""
     try:
         import resource
     except ImportError:  # Windows
@@ -30,7 +30,7 @@ def limit() -> None:
     for kind, value in bounds.items():
         try:
             resource.setrlimit(kind, (value, value))
-        except (ValueError, OSError):  # a lower bound is in force already, or this system has no such bound
+        except (ValueError, OSError):  # a lower limit is already set, or this system has no such limit
             continue
 
 

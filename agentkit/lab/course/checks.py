@@ -1,11 +1,9 @@
-"""`check` and `hint`: what a learner calls, and `run_cases`, which also grades.
+"""`check` and `hint`, which learners call, and `run_cases`, which runs the cases of an exercise with time limits.
 
-What it holds: one bounded trial per case, on the virtual clock, and the two functions a notebook uses.
-Guarantee: `check` never raises and always comes back. An answer that loops, exits, deadlocks, raises or asks for
-too much memory is a `todo` line in words. Nothing is compared with wall time, so lines are the same on every
-machine.
-Strategy: each case runs in a thread of its own; a case that overruns its bound gets an exception thrown into that
-thread.
+What it holds: `check`, `hint`, `run_cases`.
+Guarantee: `check` never raises and always returns. An answer that loops, exits, deadlocks, raises or uses too much
+memory gives a `todo` line that says so. Async cases run in virtual time, so the lines are the same on every machine.
+Strategy: each case runs in its own thread; if a case exceeds its time limit, an exception is raised in that thread.
 Every notebook with exercises uses it.
 """
 
@@ -36,15 +34,16 @@ from agentkit.lab.loops.virtual import Deadlock, simulate
 __all__ = ["NOT_YET", "check", "hint", "run_cases"]
 
 NOT_YET = "not answered yet"
-RECORD = "AGENTKIT_GRADE_RECORD"  # grading names a file here; `check` then also runs the hidden cases and writes it
+RECORD = "AGENTKIT_GRADE_RECORD"
+"""Set by `grade` to the path of a file; `check` then runs the hidden cases too and writes all verdicts to that file."""
 
 
 class _Overrun(SystemExit):
-    """Thrown into a case that does not end; a SystemExit, because asyncio lets that out of a loop at once."""
+    """Raised in the thread of a case that does not end; a SystemExit, which asyncio does not catch."""
 
 
-def _throw_into(thread: threading.Thread) -> bool:
-    """Stop a thread that runs Python code; False if it is still alive after two seconds of trying."""
+def _raise_in(thread: threading.Thread) -> bool:
+    """Raise `_Overrun` in a thread until it ends; return False if it is still alive after two seconds."""
     for _ in range(20):
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_Overrun))
         thread.join(0.1)
@@ -54,35 +53,35 @@ def _throw_into(thread: threading.Thread) -> bool:
 
 
 def _bounded(work: Callable[[], object], seconds: float) -> BaseException | None:
-    """Run `work` in a thread; return what it raised, or None, or `_Overrun` if it did not end in time."""
+    """Run `work` in a thread; return the exception it raised, None, or `_Overrun` if it exceeded `seconds`."""
     box: list[BaseException] = []
-    context = contextvars.copy_context()  # so that what an answer prints lands in the cell that checks it
+    context = contextvars.copy_context()  # so that an answer's output appears below the cell that checks it
 
     def target() -> None:
         try:
             context.run(work)
-        except BaseException as error:  # SystemExit too: an answer that exits is a verdict
+        except BaseException as error:  # SystemExit too: an answer that exits fails the case
             box.append(error.with_traceback(None))
 
     thread = threading.Thread(target=target, name="agentkit-case", daemon=True)
     thread.start()
     try:
         thread.join(seconds)
-    except KeyboardInterrupt:  # the Stop button: take the case along
-        _throw_into(thread)
+    except KeyboardInterrupt:  # the Stop button: end the case too
+        _raise_in(thread)
         raise
     if thread.is_alive():
-        _throw_into(thread)
+        _raise_in(thread)
         return _Overrun()
     return box[0] if box else None
 
 
 class _TooLate(Exception):
-    """An async case was not done within its virtual seconds."""
+    """An async case exceeded its limit of virtual seconds."""
 
 
 def _trial(function: Case, answer: object) -> Callable[[], object]:
-    """Return the case as something to call: async ones on the virtual clock, with their deadline."""
+    """Return a function that runs the case; an async one runs in virtual time, with its timeout."""
     within, _ = bounds(function)
     if not inspect.iscoroutinefunction(function):
         return lambda: function(answer)
@@ -92,14 +91,16 @@ def _trial(function: Case, answer: object) -> Callable[[], object]:
         loop.set_exception_handler(lambda loop, context: None)
         own, late = asyncio.current_task(), False
 
-        def bell() -> None:
+        def on_timeout() -> None:
             nonlocal late
-            # With nothing else to run, ever, it is a deadlock: the loop finds that by itself, and names the line.
-            late = bool(loop._ready) or any(not timer.cancelled() for timer in loop._scheduled)
+            # If nothing else can ever run, it is a deadlock, which the virtual loop detects and reports with its line.
+            ready = loop._ready  # noqa: SLF001  (asyncio keeps no public queue of callbacks)
+            timers = loop._scheduled  # noqa: SLF001  (asyncio keeps no public list of timers)
+            late = bool(ready) or any(not timer.cancelled() for timer in timers)
             if late and own:
                 own.cancel()
 
-        timer = loop.call_later(within, bell)
+        timer = loop.call_later(within, on_timeout)
         try:
             await function(answer)
         finally:
@@ -111,7 +112,7 @@ def _trial(function: Case, answer: object) -> Callable[[], object]:
 
 
 def _is_stub(answer: object) -> bool:
-    """Say whether an answer is still the blank: `...`, None, NotImplemented, or a function that holds only `...`."""
+    """Return whether an answer is still blank: `...`, None, NotImplemented, or a function whose body is `...`."""
     if answer is None or answer is ... or answer is NotImplemented:
         return True
     code = getattr(answer, "__code__", None)
@@ -128,7 +129,7 @@ def _is_stub(answer: object) -> bool:
 
 
 def _in_words(error: BaseException, seconds: float) -> str:
-    """Say on one line what went wrong; the same words on every machine."""
+    """Return one line that says what went wrong; the same on every machine."""
     try:
         text = str(error)
     except Exception:
@@ -143,7 +144,7 @@ def _in_words(error: BaseException, seconds: float) -> str:
         case AssertionError():
             return text or "does not hold yet"
         case Deadlock():
-            return re.sub(r"^at \S+ s ", "", text).replace(":;", ":", 1)  # the instant is that of the case's bound
+            return re.sub(r"^at \S+ s ", "", text).replace(":;", ":", 1)  # the time is that of the case's limit
         case _TooLate():
             return text
         case SystemExit():
@@ -156,10 +157,10 @@ def _in_words(error: BaseException, seconds: float) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep asyncio's afterthoughts about a wrong answer (tasks never awaited, errors never read) out of the cell."""
+    """Suppress asyncio's log messages and warnings about a wrong answer, such as tasks never awaited."""
     log = logging.getLogger("asyncio")
     disabled, log.disabled = log.disabled, True
-    gc.freeze()  # so that the collection below looks only at what the cases made, which takes no time
+    gc.freeze()  # so that the collection below visits only objects made by the cases, which is fast
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -173,10 +174,10 @@ def _quiet() -> Iterator[None]:
 def run_cases(
     name: str, task: Exercise, answer: object, *, hidden: bool | None = None, patience: float = 1
 ) -> list[Verdict]:
-    """Try an answer: the visible cases (`hidden=False`), the hidden ones (True), or both (None).
+    """Run the visible cases (`hidden=False`), the hidden ones (True), or both (None) on an answer.
 
-    After a case that does not end, the rest are not tried: the same loop would be waited for again.
-    `patience` multiplies the bounds of real time, for a first run that still has packages to load.
+    After a case that does not end, the rest are skipped, since they would probably not end either. `patience`
+    multiplies the limits of real time, for a first run that still has to import packages.
     """
     shown = [] if hidden else [(function, False) for function in task.cases]
     unseen = [] if hidden is False else [(function, True) for function in task.hidden]
@@ -186,29 +187,29 @@ def run_cases(
             if stub or over:
                 message = NOT_YET if stub else "not tried, since a case before it did not end"
             else:
-                message, over = _tried(function, answer, bounds(function)[1] * patience)
+                message, over = _run_case(function, answer, bounds(function)[1] * patience)
             verdicts.append(Verdict(name, words(function), not message, message, secret))
     return verdicts
 
 
-def _tried(function: Case, answer: object, seconds: float) -> tuple[str, bool]:
-    """Try one case: what was found (empty if it holds), and whether it did not end. The error is let go of here."""
+def _run_case(function: Case, answer: object, seconds: float) -> tuple[str, bool]:
+    """Run one case; return its message (empty if it passed), and whether it did not end. Drops the error itself."""
     error = _bounded(_trial(function, answer), seconds)
     return _in_words(error, seconds) if error else "", isinstance(error, _Overrun)
 
 
 def _record(name: str, answer: object, path: str) -> None:
-    """Write every verdict of an exercise to the grader's file, hidden cases too: one line for each check."""
+    """Append the verdicts of all cases, hidden ones included, to the grader's file, as one line."""
     verdicts = [asdict(verdict) for verdict in run_cases(name, exercise(name), answer)]
     with open(path, "a", encoding="utf-8") as file:
         print(json.dumps(verdicts), file=file)
 
 
 def check(name: str, answer: object, *, hidden: bool = False) -> None:
-    """Try an answer and print one line per case: `ok`, or `todo` with what was found.
+    """Check an answer and print one line per case: `ok`, or `todo` with what is wrong.
 
-    In a notebook: `check("ex-limit", limited)`. The answer is whatever the exercise asks for, most often a function.
-    `hidden=True`, in the solution notebooks, runs the hidden cases instead. Never raises for a wrong answer.
+    In a notebook: `check("ex-limit", limited)`. The answer is what the exercise asks for, usually a function.
+    `hidden=True`, used in the solution notebooks, runs the hidden cases instead. Never raises for a wrong answer.
     """
     if path := os.environ.get(RECORD):
         if not hidden:
@@ -224,7 +225,7 @@ _shown: dict[str, Iterator[int]] = {}
 def hint(name: str, strength: int | None = None) -> None:
     """Print the next hint for an exercise, or the one of `strength` 1 (a nudge), 2 (the idea), 3 (nearly the answer).
 
-    Called again without a number it goes one stronger, up to the third.
+    Each further call without a number prints a stronger hint, up to the third.
     """
     hints = exercise(name).hints
     if strength is None:

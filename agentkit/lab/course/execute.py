@@ -1,9 +1,10 @@
-"""Running a notebook in a fresh kernel of this very interpreter, to store its outputs.
+"""Runs a notebook in a fresh kernel of the current interpreter and stores its outputs.
 
-What it holds: `Kernel`, a kernel manager that ignores installed kernel specs and the user's IPython profile, and
-`execute`.
-Guarantee: counts 1…n, no timing, no widget state; the first cell that fails ends it with a CellError in words.
-Strategy: nbclient does the talking. The kernel gets this package on its path, so a checkout needs no installation.
+What it holds: `execute`, and `Kernel`, a kernel manager that ignores installed kernel specs and the user's IPython
+profile.
+Guarantee: execution counts are 1…n; timing and widget state are not stored; the first cell that fails raises a
+CellError.
+Strategy: nbclient runs the cells. The kernel gets this package on its path, so a checkout needs no installation.
 Used by `make`, and by `sandbox` for grading.
 """
 
@@ -40,14 +41,14 @@ class Kernel(AsyncKernelManager):
 
 
 def kernel_environment(profile: str, **extra: str) -> dict[str, str]:
-    """Return the environment of a kernel: this package importable, an empty IPython profile, no user start-up files."""
+    """Return the environment variables of a kernel: this package on the path, and an empty IPython profile."""
     package = str(Path(__file__).parents[3])
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "IPYTHONDIR": profile, **extra}
 
 
 def execute(notebook: Any, folder: Path) -> None:
-    """Run all cells in `folder`, storing the outputs in the notebook; CellError at the first failure."""
+    """Run all cells in `folder` and store the outputs in the notebook; raise CellError at the first failure."""
     at = [0]
     options = {"record_timing": False, "store_widget_state": False, "coalesce_streams": True, "timeout": CELL_SECONDS}
     client = NotebookClient(
@@ -62,7 +63,7 @@ def execute(notebook: Any, folder: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Say why a cell did not end well."""
+    """Return the reason why a cell failed."""
     if isinstance(error, CellExecutionError):
         return f"{error.ename}: {error.evalue}; the tag raises-exception allows it, else mend the cell"
     if isinstance(error, CellTimeoutError):

@@ -1,9 +1,9 @@
-"""What a teacher writes: exercises with their cases, wrong answers and hints, and quiz questions.
+"""The records an author writes: exercises with cases, wrong answers and hints, and quiz questions.
 
-What it holds: the records `Exercise`, `Question` and `Swap`, the helpers `case` and `swap`, and `Verdict`,
-the record of one case that was tried. Plain data, checked when it is made: a lesson file with a missing
-hint or a case without words fails at import, not in front of a class.
-Strategy: a case is an ordinary function, so that it can be read, linted and debugged like one.
+What it holds: `Exercise`, `Question` and `Swap`, the helpers `case` and `swap`, and `Verdict`, the result of one case.
+Guarantee: the records are plain data, validated when created: a lesson file with a missing hint, or a case without a
+docstring, fails at import and not in front of a class.
+Strategy: a case is an ordinary function, so it can be read, linted and debugged like one.
 Opened by no notebook; the package docstring of `agentkit.lab.course` shows a whole lesson file.
 """
 
@@ -20,19 +20,19 @@ __all__ = ["Case", "Exercise", "Question", "Swap", "Verdict", "bounds", "case", 
 Case = Callable[[Any], Any]
 F = TypeVar("F", bound=Case)
 
-SECONDS = 3.0  # of real time, for one case: a right answer takes milliseconds, a busy machine is slow
-WITHIN = 3600.0  # of virtual time, for one async case
+SECONDS = 3.0  # of real time per case: a right answer takes milliseconds, but a busy machine is slow
+WITHIN = 3600.0  # of virtual time per async case
 
 
 def case(*, within: float = WITHIN, seconds: float = SECONDS) -> Callable[[F], F]:
-    """Give a case bounds of its own: `within` virtual seconds (async cases), `seconds` of real time.
+    """Set the time limits of a case: `within` virtual seconds (async cases), `seconds` of real time.
 
     >>> @case(within=10)
     ... async def in_time(answer):
-    ...     '''All agents are done within ten seconds.'''
+    ...     '''All agents finish within ten seconds.'''
     ...     await answer()
 
-    Without it a case has an hour of virtual time and three seconds of real time.
+    The defaults are an hour of virtual time and three seconds of real time.
     """
 
     def mark(function: F) -> F:
@@ -43,13 +43,13 @@ def case(*, within: float = WITHIN, seconds: float = SECONDS) -> Callable[[F], F
 
 
 def bounds(function: Case) -> tuple[float, float]:
-    """Return (virtual seconds, real seconds) a case may take."""
+    """Return the time limits of a case: (virtual seconds, real seconds)."""
     within, seconds = getattr(function, "case_bounds", (WITHIN, SECONDS))
     return within, seconds
 
 
 def words(function: Case) -> str:
-    """Return what a case says must hold: the first paragraph of its docstring, on one line, without the full stop.
+    """Return the description of a case: the first paragraph of its docstring, on one line, without the period.
 
     >>> def peak(answer):
     ...     '''At most three agents are in flight.'''
@@ -62,15 +62,15 @@ def words(function: Case) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """A wrong answer made from the right one by changing a piece of its text; see `swap`."""
+    """A wrong answer made from the solution by replacing a piece of its code; see `swap`."""
 
     old: str
-    """The piece of the solution's cell."""
+    """The piece of the solution's cell to replace."""
     new: str
-    """What stands there instead."""
+    """Its replacement."""
 
     def apply(self, source: str) -> str:
-        """Return the solution's cell with the piece changed everywhere; ValueError if the piece is not in it."""
+        """Return the solution's cell with every occurrence replaced; raise ValueError if there is none."""
         if self.old not in source:
             raise ValueError(
                 f"swap({self.old!r}, …): the solution holds no such text; copy it from the solution's cell"
@@ -89,7 +89,7 @@ def swap(old: str, new: str) -> Swap:
 
 @dataclass(frozen=True, slots=True)
 class Exercise:
-    """One exercise: what must hold, what must not pass, and three hints.
+    """One exercise: the cases that must pass, the wrong answers they must reject, and three hints.
 
     >>> def doubled(answer):
     ...     '''3 becomes 6.'''
@@ -103,13 +103,13 @@ class Exercise:
     """
 
     cases: Sequence[Case]
-    """Functions of the answer, each with a docstring that says what must hold; they raise AssertionError."""
+    """Functions of the answer that raise AssertionError; the docstring of each says what must hold."""
     hidden: Sequence[Case]
-    """Cases the learner does not see; run in the solution notebook and when grading. At least one."""
+    """Cases the learner does not see, run in the solution notebook and by the grader. At least one."""
     wrong: Sequence[Any]
-    """Answers that some case must reject, at least three: a value or function, a `swap`, or the text of a cell."""
+    """At least three answers that some case must reject: a value or function, a `swap`, or the source of a cell."""
     hints: tuple[str, str, str]
-    """A nudge, the idea, nearly the answer."""
+    """Three hints: a nudge, the idea, nearly the answer."""
 
     def __post_init__(self) -> None:
         if not self.cases:
@@ -127,7 +127,7 @@ class Exercise:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One quiz question: the right choice and why, and for every wrong choice the reason it is wrong.
+    """One quiz question: the right choice and why it is right, and why each wrong choice is wrong.
 
     >>> question = Question("Three waits of 2 s in one gather take", right="2 s", because="they wait together",
     ...                     wrong={"6 s": "that is the sum, the time in sequence", "0 s": "waiting is not free"})
@@ -142,7 +142,7 @@ class Question:
     because: str
     """Why it is right."""
     wrong: Mapping[str, str]
-    """Each wrong choice and the reason against it."""
+    """Each wrong choice, with the reason why it is wrong."""
 
     def __post_init__(self) -> None:
         missing = [choice for choice, why in self.wrong.items() if not why.strip()]
@@ -155,7 +155,7 @@ class Question:
 
     @property
     def choices(self) -> list[tuple[str, str]]:
-        """The choices with their reasons, in an order drawn once from the question's own text."""
+        """The choices with their reasons, shuffled with the question as the seed."""
         both = [(self.right, self.because), *self.wrong.items()]
         Random(self.ask).shuffle(both)
         return both
@@ -168,20 +168,20 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one case said about one answer."""
+    """The result of one case for one answer."""
 
     exercise: str
     """The exercise's name, such as `ex-limit`."""
     case: str
-    """What must hold, in words."""
+    """The description of the case: what must hold."""
     ok: bool
-    """Whether it holds."""
+    """Whether the case passed."""
     message: str = ""
-    """What was found instead; empty when it holds."""
+    """What is wrong; empty if the case passed."""
     hidden: bool = False
-    """Whether the learner's own check leaves this case out."""
+    """Whether it is a hidden case, which the learner's own check skips."""
 
     @property
     def line(self) -> str:
-        """The line printed by `check`."""
+        """The line that `check` prints."""
         return f"ok    {self.case}" if self.ok else f"todo  {self.case}: {self.message}"

@@ -1,11 +1,12 @@
-"""`grade`: submissions in, a table and a JSON file for each out.
+"""The command `grade`: grades submissions, prints a table and writes a JSON file for each.
 
-What it holds: `grade`, and the records `Graded` and `Mark`. Guarantee: every submission gets a verdict for every
-exercise of its lesson, hidden cases included, whatever it holds; one submission's fate never touches another's.
-Strategy: the solution's definitions and checks run with the submission's exercise cells put in, in a bounded kernel.
-`check` writes each case's verdict to a file. Where a cell takes the kernel down, the solution's own cell is put
-back and the rest is graded in another run. An answer could still forge its verdict from inside the kernel: read the
-JSON of a surprising pass.
+What it holds: `grade`, and the records `Graded` and `Mark`.
+Guarantee: every submission gets a verdict for every exercise of its lesson, hidden cases included, whatever it holds;
+no submission affects another.
+Strategy: run the solution's definitions and checks with the submission's exercise cells inserted, in a limited kernel.
+`check` writes each case's verdict to a file. If a cell ends the kernel, the solution's own cell replaces it and the
+rest is graded in another run. An answer can forge its verdict from inside the kernel: read the JSON of a surprising
+pass.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 
 from agentkit.lab.course.checks import NOT_YET
 from agentkit.lab.course.notebooks import CellError, exercise_name, read, solutions, tags
-from agentkit.lab.course.sandbox import Ends, ResourceLimits, run
+from agentkit.lab.course.sandbox import ResourceLimits, RunErrors, run
 from agentkit.lab.course.submission import answers, is_blank, lesson_number, merged, not_there
 
 __all__ = ["Graded", "Mark", "ResourceLimits", "grade", "grade_one"]
@@ -32,27 +33,27 @@ class Mark:
     """The verdict on one exercise of one submission."""
 
     exercise: str
-    """Its name, such as `ex-limit`."""
+    """The exercise's name, such as `ex-limit`."""
     verdict: str
     """`ok, wrong, blank, missing, error, time, memory, died`, or `unchecked` if the check never ran."""
     case: str
-    """The first case that does not hold, in words; empty if all hold or none was tried."""
+    """The first case that failed; empty if all passed or none was tried."""
     message: str
-    """What was found instead."""
+    """What was wrong."""
     hidden: bool
-    """Whether that case is hidden from the learner."""
+    """Whether that case is a hidden one."""
     cases: tuple[dict[str, Any], ...]
     """Every case that was tried: `case`, `ok`, `message`, `hidden`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Graded:
-    """One submission, graded."""
+    """The result of one submission."""
 
     submission: str
     """The file's name."""
     lesson: str
-    """The solution notebook it was held against; empty if the file could not be read."""
+    """The solution notebook it was compared with; empty if the file could not be read."""
     error: str
     """Why there are no marks; empty if there are."""
     marks: tuple[Mark, ...]
@@ -60,12 +61,12 @@ class Graded:
 
     @property
     def right(self) -> int:
-        """How many exercises are ok."""
+        """How many exercises passed."""
         return sum(mark.verdict == "ok" for mark in self.marks)
 
     @property
     def passed(self) -> bool:
-        """Whether all of them are."""
+        """Whether all exercises passed."""
         return not self.error and self.right == len(self.marks)
 
 
@@ -76,7 +77,7 @@ _LOST = {
 
 
 def _mark(name: str, cases: Sequence[dict[str, Any]], error: str, after: str) -> Mark:
-    """Turn what was recorded about an exercise into its verdict; `after` is the error of a cell below it, if any."""
+    """Return the verdict of an exercise; `after` is the error of a later cell before the next exercise, if any."""
     failing = next((each for each in cases if not each["ok"]), None)
     case, message, hidden = (failing["case"], failing["message"], failing["hidden"]) if failing else ("", "", False)
     if error in _LOST:
@@ -95,7 +96,7 @@ def _mark(name: str, cases: Sequence[dict[str, Any]], error: str, after: str) ->
 
 
 def _recorded(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """Return the cases recorded by `check`, by exercise; of several checks of one exercise the last counts."""
+    """Return the cases that `check` recorded, by exercise; the last check of an exercise counts."""
     found: dict[str, list[dict[str, Any]]] = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         cases = json.loads(line)
@@ -103,29 +104,33 @@ def _recorded(path: Path) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def _lost_at(ends: Ends, at: Mapping[str, int]) -> str | None:
-    """Return the exercise whose cell, or whose check after it, took the kernel down."""
-    before = [name for name, index in at.items() if ends.stopped is not None and index <= ends.stopped]
+def _lost_at(ended: RunErrors, at: Mapping[str, int]) -> str | None:
+    """Return the exercise whose cell or check ended the kernel, if any."""
+    before = [name for name, index in at.items() if ended.stopped is not None and index <= ended.stopped]
     return before[-1] if before else None
 
 
 async def _marks(solution: Any, own: Mapping[str, str], folder: Path, limits: ResourceLimits) -> dict[str, Mark]:
-    """Run what was handed in until every exercise has its mark; one run, and one more for each kernel lost."""
+    """Run the submitted answers until every exercise has its mark: one run, plus one for each kernel lost."""
     given, marks = dict(own), {}
     for _ in range(len(own) + 1):
         notebook, at = merged(solution, given)
         indices = frozenset(at[name] for name in given if name in at)
         with tempfile.TemporaryDirectory() as scratch:
             record = Path(scratch) / "record.jsonl"
-            ends = await run(notebook, folder, record, limits, indices)
+            ended = await run(notebook, folder, record, limits, indices)
             cases = _recorded(record)
-        lost = _lost_at(ends, at)
-        if ends.stopped is not None and lost not in given:
-            raise CellError(f"the lesson's own cell {ends.stopped + 1} did not end well: {ends.errors[ends.stopped]}")
+        lost = _lost_at(ended, at)
+        if ended.stopped is not None and lost not in given:
+            raise CellError(
+                f"the lesson's own cell {ended.stopped + 1} did not end well: {ended.errors[ended.stopped]}"
+            )
         for name in [name for name in given if lost is None or at[name] <= at[lost]]:
-            error = ends.errors.get(at[name], "") or (ends.errors.get(ends.stopped or -1, "") if name == lost else "")
+            error = ended.errors.get(at[name], "") or (
+                ended.errors.get(ended.stopped or -1, "") if name == lost else ""
+            )
             below = min((index for index in at.values() if index > at[name]), default=len(notebook.cells))
-            after = next((ends.errors[index] for index in range(at[name] + 1, below) if index in ends.errors), "")
+            after = next((ended.errors[index] for index in range(at[name] + 1, below) if index in ended.errors), "")
             marks[name] = _mark(name, cases.get(name, []), error, after)
             del given[name]
         if lost is None:
@@ -134,7 +139,7 @@ async def _marks(solution: Any, own: Mapping[str, str], folder: Path, limits: Re
 
 
 async def grade_one(folder: Path, path: Path, lesson: str | None, limits: ResourceLimits) -> Graded:
-    """Grade one submission; a file that cannot be graded is a result too."""
+    """Grade one submission; a file that cannot be graded gives a result with an error."""
     try:
         notebook = read(path)
         number = lesson or lesson_number(notebook, path)
@@ -145,7 +150,7 @@ async def grade_one(folder: Path, path: Path, lesson: str | None, limits: Resour
         }
         given = {name: own[name] for name in wanted if name in own and not is_blank(own[name], wanted[name])}
         found = await _marks(solution, given, solution_path.parent, limits) if given else {}
-    except Exception as error:  # whatever a file holds, the class behind it is still graded
+    except Exception as error:  # one bad file must not stop the grading of the others
         said = str(error) if isinstance(error, CellError | ValueError) else f"{type(error).__name__}: {error}"
         return Graded(path.name, "", said, ())
     for name in wanted:
@@ -159,14 +164,14 @@ async def grade_one(folder: Path, path: Path, lesson: str | None, limits: Resour
 
 
 def _labels(paths: Sequence[Path]) -> list[str]:
-    """Return a name for each submission that tells it from the others: the path below their common folder."""
+    """Return a unique name for each submission: its path below their common folder."""
     absolute = [path.absolute() for path in paths]
     top = os.path.commonpath([path.parent for path in absolute])
     return [path.relative_to(top).as_posix() for path in absolute]
 
 
 def _lines(label: str, graded: Graded) -> list[str]:
-    """Return the table's lines for one submission."""
+    """Return the lines of the table for one submission."""
     if graded.error:
         return [f"{label}  not graded: {graded.error}"]
     verdicts = "  ".join(f"{mark.exercise} {mark.verdict}" for mark in graded.marks)
@@ -188,10 +193,10 @@ def _write(graded: Graded, label: str, out: Path) -> None:
     (out / name).write_text(text + "\n", encoding="utf-8")
 
 
-async def _everybody(
+async def _all_graded(
     paths: Sequence[Path], jobs: int, one: Callable[[Path], Awaitable[Graded]]
 ) -> AsyncIterator[Graded]:
-    """Grade `jobs` submissions at a time; yield the results in the order of the files."""
+    """Grade `jobs` submissions at a time; yield the results in file order."""
     gate = asyncio.Semaphore(jobs)
 
     async def bounded(path: Path) -> Graded:
@@ -211,10 +216,10 @@ def grade(
     limits: ResourceLimits | None = None,
     jobs: int = 1,
 ) -> list[Graded]:
-    """Grade submissions, `jobs` at a time; print the table as it grows and write one JSON file each into `out`.
+    """Grade submissions, `jobs` at a time; print the table row by row and write one JSON file each into `out`.
 
-    `folder` holds `solutions/`. One submission takes about two seconds, more where a bound is reached.
-    More jobs than processor cores make the bounds of time unfair.
+    `folder` holds `solutions/`. A submission takes about two seconds, longer if a cell times out. With more jobs than
+    CPU cores, slow but correct answers may time out.
     """
     if jobs < 1:
         raise ValueError(f"jobs must be 1 or more, got {jobs}; it is how many submissions run at the same time")
@@ -223,7 +228,7 @@ def grade(
 
     async def collect() -> list[Graded]:
         results = []
-        async for graded in _everybody(files, jobs, lambda path: grade_one(folder, path, lesson, each)):
+        async for graded in _all_graded(files, jobs, lambda path: grade_one(folder, path, lesson, each)):
             results.append(graded)
             label = next(labels)
             print("\n".join(_lines(label, graded)), flush=True)

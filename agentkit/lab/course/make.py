@@ -1,12 +1,12 @@
-"""`make`: the learner's notebooks from the solutions.
+"""The command `make`: makes the learners' notebooks from the solutions.
 
-What it holds: `make`, which turns each `solutions/NN_name.ipynb` into `NN_name.ipynb`: answers blank, hidden cells
-gone, run once from top to bottom in a fresh kernel, stored in normal form. A guide, which has no number and no
-exercises, is run where it lies.
-Guarantee: a file is written only if something changed; with `only_check` nothing is written and a difference is
+What it holds: `make`, which turns each `solutions/NN_name.ipynb` into `NN_name.ipynb`: it removes answers and hidden
+cells, runs the notebook from top to bottom in a fresh kernel, and stores it in normal form. A guide, a notebook without
+number and exercises, is run in place.
+Guarantee: a file is written only if something changed; with `only_check` nothing is written and differences are
 reported.
-Strategy: what nbval ignores (pictures, traceback text) does not count as a difference when checking, because
-pictures differ in bytes from machine to machine; the facts in a chart's repr do count.
+Strategy: `only_check` ignores what nbval ignores (pictures, tracebacks), because the bytes of pictures differ between
+machines; the facts in a chart's repr are compared.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ __all__ = ["make"]
 
 
 def _run(notebook: Any, path: Path) -> Any:
-    """Run a notebook where it lies and put it into normal form."""
+    """Run a notebook in its folder and return it in normal form."""
     execute(notebook, path.parent)
     return normalise(notebook)
 
 
 def _compared(notebook: Any, pictures: bool = False) -> Any:
-    """Return what counts as a difference: not tracebacks, nor what nbval ignores; pictures only if asked."""
+    """Return a copy without tracebacks and outputs that nbval ignores, and without pictures unless `pictures`."""
     notebook = deepcopy(notebook)
     for cell in notebook.cells:
         if "nbval-ignore-output" in tags(cell):
@@ -63,7 +63,7 @@ def _store(notebook: Any, path: Path, only_check: bool) -> str:
 
 
 def _one(solution: Path, only_check: bool, execute_solutions: bool) -> list[tuple[str, Path]]:
-    """Make one learner's notebook, its solution first if asked; return what became of each file."""
+    """Make one learner's notebook, and run its solution first if asked; return the status of each file."""
     notebook, done = read(solution), []
     if not is_lesson(solution):
         return [(_store(_run(notebook, solution), solution, only_check), solution)]
@@ -79,9 +79,9 @@ def make(
 ) -> list[tuple[str, str]]:
     """Make the notebooks of the named lessons; return and print `made`, `same`, `stale` or `failed` for each file.
 
-    One fresh kernel per notebook, about 2 s each and what its cells take. `execute_solutions` also runs the solution
-    notebooks in place; guides always are. A failure is printed with cell and remedy, and the other notebooks are
-    still made.
+    Each notebook runs in a fresh kernel, which takes about 2 s plus its cells. `execute_solutions` also runs the
+    solution notebooks in place; guides always run. A failure is printed with its cell and remedy, and the other
+    notebooks are still made.
     """
     done: list[tuple[str, str]] = []
     for solution in sources(folder, names):

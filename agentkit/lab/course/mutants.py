@@ -1,11 +1,11 @@
-"""`mutants`: the proof that the checks work. Blank says todo, the solution says ok, every wrong answer is rejected.
+"""The command `mutants`: mutation testing of the exercises. The checks must reject blanks and wrong answers.
 
-What it holds: `mutants`, and `proof` for one exercise. Guarantee: an exercise passes only with at least three wrong
-answers, each rejected by a case, at least one hidden case, and no case that rejects nothing; the solution passes
-them all.
-Strategy: no kernel. The exercise cell runs with the imports, functions, classes and constants of the cells above it
-and the names of the lesson file, and the answer is what the notebook hands to `check`. A proof takes milliseconds,
-so that it runs in every test.
+What it holds: `mutants`, and `proof` for one exercise.
+Guarantee: an exercise passes only if its solution passes all cases, it has at least one hidden case and at least three
+wrong answers, some case rejects each wrong answer, and each case rejects at least one.
+Strategy: no kernel. The exercise cell runs with the imports, functions, classes and constants of the cells above it and
+the names of the lesson file; the answer is the argument that the notebook passes to `check`. An exercise takes
+milliseconds, so the test suite runs them all.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WRONG_ANSWERS = 3
 
 
 class _ExerciseRunner:
-    """Where the cell of one exercise can be run with any text and its answer taken."""
+    """Runs the cell of one exercise with any source and returns its answer."""
 
     def __init__(self, cells: Sequence[Any], index: int, asked: ast.expr, names: Mapping[str, object]) -> None:
         self.above = [cell.source for cell in cells[:index] if cell.cell_type == "code"]
@@ -38,11 +38,11 @@ class _ExerciseRunner:
         self.names = names
 
     def answer(self, source: str) -> object:
-        """Return the answer that a cell with this text gives; whatever the cell raises comes out."""
+        """Run a cell with this source and return its answer; the cell's exceptions propagate."""
         space = {"__name__": "cell", "asyncio": asyncio, **self.names}
         for text in self.above:
             exec(compile(definitions(text), "cell", "exec"), space)  # the lesson's own cells
-        space["check"] = lambda *args, **kwargs: None  # a check in the exercise's own cell would try it twice
+        space["check"] = lambda *args, **kwargs: None  # a check in the exercise's own cell would run the cases twice
         code = compile(source, "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
         with contextlib.redirect_stdout(io.StringIO()):
             if code.co_flags & inspect.CO_COROUTINE:
@@ -64,7 +64,7 @@ def _called(wrong: object) -> str:
 
 
 def _answers(task: Exercise, runner: _ExerciseRunner, source: str) -> Iterator[tuple[str, object, str]]:
-    """Yield each wrong answer: its name, the answer, and why it could not be made (empty if it could)."""
+    """Yield each wrong answer: its name, the answer, and the error if it could not be created (else empty)."""
     for wrong in task.wrong:
         try:
             text = wrong.apply(source) if isinstance(wrong, Swap) else wrong
@@ -75,7 +75,7 @@ def _answers(task: Exercise, runner: _ExerciseRunner, source: str) -> Iterator[t
 
 
 def _mistakes(name: str, task: Exercise, runner: _ExerciseRunner, source: str) -> Iterator[str]:
-    """Yield the wrong answers that pass, those that cannot be tried, and the cases that reject none."""
+    """Yield a message for each wrong answer that passes or cannot be run, and each case that rejects none."""
     useful: set[str] = set()
     for called, answer, error in _answers(task, runner, source):
         if error:
@@ -91,7 +91,7 @@ def _mistakes(name: str, task: Exercise, runner: _ExerciseRunner, source: str) -
 
 
 def proof(name: str, task: Exercise, runner: _ExerciseRunner, source: str) -> Iterator[str]:
-    """Yield everything that is wrong with an exercise, in words; nothing if it is proven."""
+    """Yield a message for each problem of an exercise; none if it is proven."""
     if len(task.wrong) < WRONG_ANSWERS:
         yield f"has {len(task.wrong)} wrong answers, needs {WRONG_ANSWERS}; add mistakes a learner would make"
     if not task.hidden:
@@ -110,7 +110,7 @@ def proof(name: str, task: Exercise, runner: _ExerciseRunner, source: str) -> It
 
 
 def _problems(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yield each exercise of a solution notebook with its problems."""
+    """Yield each exercise of a solution notebook and its problems."""
     cells = read(path).cells
     present = {exercise_name(cell) or "": index for index, cell in enumerate(cells) if "exercise" in tags(cell)}
     if not present:
@@ -129,7 +129,7 @@ def _problems(path: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def mutants(folder: Path, names: Sequence[str] = ()) -> bool:
-    """Prove every exercise of the named lessons and print a line for each; return whether all are proven."""
+    """Test every exercise of the named lessons and print a line for each; return whether all are proven."""
     proven = True
     for path in solutions(folder, names):
         for name, problems in _problems(path):

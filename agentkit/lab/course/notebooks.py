@@ -1,12 +1,12 @@
-"""Notebooks as data: reading, the learner's version of a solution, and one normal form for what is stored.
+"""Notebooks as data: files, cells, the learner's version of a solution, the normal form, and cells as syntax trees.
 
-What it holds: `read`, `write`, `tags`, `exercise_name`, `student_version`, `normalise`, `named_cells`, `ABSOLUTE`.
-Guarantee: pure functions of the notebook; the same solution always gives the same learner's notebook, to the byte.
-A lesson's name begins with its number. A notebook without one is a guide: a page to look things up in, without
-exercises, so without a solution; it is its own source.
-Strategy: cells are known by tag, never by id (tools renumber ids and keep tags). Stored outputs stay, because
-nbval compares nothing in a cell that was never run; what differs from run to run is taken out.
-Used by `make`, `grade`, `mutants` and `rules`.
+What it holds: `read` and `write`; `solutions`, `guides` and other lists of files; `tags`, `exercise_name` and `where`
+for one cell; `student_version` and `normalise`; `parsed`, `definitions` and `asked_for`, which read a cell as code.
+Guarantee: nothing is executed; the same solution always gives the same learner's notebook, byte for byte.
+Strategy: cells are identified by tag, not by id, since tools renumber ids and keep tags. Outputs are stored, because
+nbval compares nothing in a cell that never ran; whatever differs between runs is removed. The name of a lesson starts
+with its number. A notebook without a number is a guide: a reference page without exercises, its own source.
+Used by all commands.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ ABSOLUTE = re.compile(
     r"(?<![\w:./~<-])/(?:home|tmp|Users|root|work|workspace|var|usr|opt|mnt|private|srv)/[\w.+-]+[^\s'\"`):,]*"
     r"|(?<![\w])[A-Za-z]:\\{1,2}[\w.+-]+\\[^\s'\"`]*"
 )
-"""A path of one machine: no such thing may stand in a notebook."""
+"""An absolute path, which must not appear in a notebook."""
 
 _ANSWER = re.compile(r"^([ \t]*)### BEGIN SOLUTION[^\n]*\n(.*?)^[ \t]*### END SOLUTION[^\n]*$", re.M | re.S)
 _LINK = re.compile(r"(\]\()([^)\s]+)")
@@ -56,25 +56,25 @@ _VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 class CellError(Exception):
-    """Something about one cell of one notebook, in words: file, cell, what, remedy."""
+    """A problem with a notebook; the message names file, cell, problem and remedy."""
 
 
 def read(path: Path) -> Any:
-    """Return a notebook in format 4; CellError if the file is not one."""
+    """Return a notebook in format 4; raise CellError if the file is not a notebook."""
     import nbformat
 
     try:
         return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     except FileNotFoundError:
         raise CellError(f"{path.name}: there is no such file") from None
-    except Exception as error:  # not JSON, no cells, an unknown format: nbformat has no common error for them
+    except Exception as error:  # not JSON, no cells, unknown format: nbformat has no common base class for these
         raise CellError(
             f"{path.name}: not a notebook ({type(error).__name__}); save it again from JupyterLab"
         ) from None
 
 
 def write(notebook: Any, path: Path) -> bool:
-    """Store a notebook; return False, and leave the file alone, if it already says the same."""
+    """Write a notebook; return False, without writing, if the file already has the same content."""
     import nbformat
 
     text = nbformat.writes(notebook) + "\n"  # type: ignore[no-untyped-call]
@@ -85,27 +85,27 @@ def write(notebook: Any, path: Path) -> bool:
 
 
 def is_lesson(path: Path) -> bool:
-    """Say whether a notebook is a lesson: its name begins with a number. The others are guides."""
+    """Return whether a notebook is a lesson: its name starts with a number. All others are guides."""
     return re.match(r"\d\d_", path.name) is not None
 
 
 def guides(folder: Path) -> list[Path]:
-    """Return the guides: the notebooks without a number."""
+    """Return the guides: the notebooks whose names have no number."""
     return [path for path in sorted(folder.glob("*.ipynb")) if not is_lesson(path)]
 
 
 def solutions(folder: Path, names: Sequence[str] = ()) -> list[Path]:
-    """Return the solution notebooks whose names begin with one of `names`, all of them without names."""
-    return _called(names, sorted((folder / "solutions").glob("[0-9][0-9]_*.ipynb")))
+    """Return the solution notebooks whose names start with one of `names`, or all if `names` is empty."""
+    return _matching(names, sorted((folder / "solutions").glob("[0-9][0-9]_*.ipynb")))
 
 
 def sources(folder: Path, names: Sequence[str] = ()) -> list[Path]:
-    """Return all that is written by hand in the same way: solution notebooks and guides."""
-    return _called(names, [*solutions(folder), *guides(folder)])
+    """Return the notebooks that authors edit, solutions and guides, selected in the same way."""
+    return _matching(names, [*solutions(folder), *guides(folder)])
 
 
-def _called(names: Sequence[str], paths: list[Path]) -> list[Path]:
-    """Return the paths whose names begin with one of `names`; CellError for a name that none has."""
+def _matching(names: Sequence[str], paths: list[Path]) -> list[Path]:
+    """Return the paths whose names start with one of `names`; raise CellError for a name without a match."""
     unknown = [name for name in names if not any(path.stem.startswith(_stem(name)) for path in paths)]
     if unknown:
         known = ", ".join(path.stem for path in paths) or "none"
@@ -118,7 +118,7 @@ def _stem(name: str) -> str:
 
 
 def student_path(solution: Path) -> Path:
-    """Return where the learner's notebook of a solution is."""
+    """Return the path of the learner's notebook for a solution."""
     return solution.parent.parent / solution.name
 
 
@@ -128,19 +128,19 @@ def tags(cell: Any) -> list[str]:
 
 
 def exercise_name(cell: Any) -> str | None:
-    """Return the `ex-…` tag of an exercise cell, None for any other cell."""
+    """Return the `ex-…` tag of an exercise cell, or None for any other cell."""
     if cell.cell_type != "code":
         return None
     return next((tag for tag in tags(cell) if tag.startswith("ex-")), None)
 
 
 def where(cell: Any, index: int) -> str:
-    """Say which cell is meant: its place from 1, counting all cells, and its id."""
+    """Return a cell's number (from 1, counting all cells) and its id, for messages."""
     return f"cell {index + 1} ({cell.get('id', 'no id')})"
 
 
 def stub(source: str) -> str:
-    r"""Return a cell without its answer: the `# stub:` lines after BEGIN SOLUTION, or `...`.
+    r"""Return a cell with its answer replaced by the `# stub:` lines after BEGIN SOLUTION, or by `...`.
 
     >>> print(stub("k = 1\n### BEGIN SOLUTION\n# stub: k = ...\nk = 4\n### END SOLUTION"))
     k = 1
@@ -161,7 +161,7 @@ def stub(source: str) -> str:
 
 
 def student_version(solution: Any) -> Any:
-    """Return the learner's notebook: answers blank, hidden cells gone, links right for one folder up; not yet run."""
+    """Return the learner's notebook, not yet run: answers and hidden cells removed, links adjusted to its folder."""
     from copy import deepcopy
 
     notebook = deepcopy(solution)
@@ -187,14 +187,14 @@ def student_version(solution: Any) -> Any:
 
 
 def _one_up(target: str) -> str:
-    """Return a link of a notebook in `solutions/` as it reads from the folder above."""
+    """Return a relative link of a notebook in `solutions/`, rewritten for the parent folder."""
     if re.match(r"[a-z]+:|#|/", target) or not target.startswith("../"):
         return target
     return posixpath.relpath(posixpath.join("solutions", target))
 
 
 def normalise(notebook: Any) -> Any:
-    """Put a notebook that was run into the one form that is stored; CellError for a path that would be compared."""
+    """Put an executed notebook into the form that is stored; raise CellError if an output has an absolute path."""
     notebook.metadata = type(notebook.metadata)(
         kernelspec={"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
     )
@@ -212,13 +212,13 @@ def normalise(notebook: Any) -> Any:
 
 
 def texts(output: Any) -> list[str]:
-    """Return the texts of an output: what was printed, shown or raised, without pictures."""
+    """Return the strings of an output: printed, displayed or raised, without pictures."""
     shown = [str(value) for kind, value in output.get("data", {}).items() if not kind.startswith("image/")]
     return [*shown, str(output.get("text", "")), str(output.get("evalue", "")), *output.get("traceback", [])]
 
 
 def _plain(output: Any) -> None:
-    """Take out of an output what changes from run to run: widget ids, and a traceback's frames outside the cell."""
+    """Remove from an output what changes between runs: widget ids, and traceback frames outside the cell."""
     if "metadata" in output:
         output.metadata = type(output.metadata)()
     if "data" in output:
@@ -229,7 +229,7 @@ def _plain(output: Any) -> None:
 
 
 def named_cells(notebook: Any) -> None:
-    """Give cells with a random id a name made from their text, so that a change of one cell is a change of one cell."""
+    """Replace random cell ids by names made from the source, so that diffs between runs stay small."""
     used: set[str] = set()
     for cell in notebook.cells:
         name = str(cell.get("id", ""))
@@ -244,11 +244,11 @@ def named_cells(notebook: Any) -> None:
         cell["id"] = name
 
 
-# -- cells as code --------
+# -- cells as code ----------------------------------------------------------------------------------------------------
 
 
 def parsed(source: str) -> ast.Module:
-    """Return a cell's syntax tree; await at the top is allowed, lines with magics are left out."""
+    """Return a cell's syntax tree; top-level await is allowed, lines with magics are skipped."""
     text = "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in source.splitlines())
     tree = compile(text, "cell", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     assert isinstance(tree, ast.Module)
@@ -256,7 +256,7 @@ def parsed(source: str) -> ast.Module:
 
 
 def _lenient(source: str) -> ast.Module:
-    """Return a cell's syntax tree, an empty one if it cannot be read: lessons show such cells on purpose."""
+    """Return a cell's syntax tree, or an empty one after a SyntaxError: some lessons show one on purpose."""
     try:
         return parsed(source)
     except SyntaxError:
@@ -264,14 +264,14 @@ def _lenient(source: str) -> ast.Module:
 
 
 def definitions(source: str) -> ast.Module:
-    """Return what a cell defines without doing anything: imports, functions, classes, constants."""
+    """Return the syntax tree of a cell's definitions only: imports, functions, classes, constants."""
 
     def constant(node: ast.stmt) -> bool:
         if not isinstance(node, ast.Assign):
             return False
         parts = [part for target in node.targets for part in getattr(target, "elts", [target])]
         if not all(isinstance(part, ast.Name) for part in parts):
-            return False  # `box.size = 4` changes something that may not be there
+            return False  # `box.size = 4` changes an object that may not exist
         try:
             return ast.literal_eval(node.value) is not ...
         except ValueError:
@@ -283,7 +283,7 @@ def definitions(source: str) -> ast.Module:
 
 
 def asked_for(cells: Sequence[Any], name: str) -> ast.expr | None:
-    """Return what the notebook hands to `check` as the answer of an exercise."""
+    """Return the expression that the notebook passes to `check` as the answer of an exercise, or None."""
     for cell in cells:
         for node in ast.walk(_lenient(cell.source)) if cell.cell_type == "code" else ():
             match node:

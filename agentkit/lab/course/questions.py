@@ -1,10 +1,10 @@
-"""`quiz`: a lesson's questions, with a reason for every choice, as text and as buttons.
+"""`quiz`: the questions of a lesson with a reason for every choice, as buttons or as text.
 
-What it holds: `quiz` and the `Quiz` it returns. Guarantee: all state is in `value`, a string with one letter per
-question (`-` where none is chosen yet); setting it works without a browser and does what a click does.
-Strategy: the text form is the object's repr, so nbval compares the questions and a reader without widgets still has
-them.
-Every lesson ends with one.
+What it holds: `quiz` and the `Quiz` it returns.
+Guarantee: all state is in `value`, a string with one letter per question (`-` if none is chosen); assigning it works
+without a browser and has the same effect as clicks.
+Strategy: the repr is the text form, so nbval compares the questions, and they are readable without widgets.
+Every lesson ends with a quiz.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LETTERS = "abcdefgh"
 
 
 class Quiz:
-    """The questions of a lesson; show it in a cell to click, or read and set `value`.
+    """The questions of a lesson: display it to click, or get and set `value`.
 
     >>> sums = Quiz([Question("1 + 1 is", right="2", because="count", wrong={"11": "that joins the digits"})])
     >>> sums
@@ -42,7 +42,7 @@ class Quiz:
 
     @property
     def value(self) -> str:
-        """The chosen letters, one per question, `-` where there is none."""
+        """The chosen letters, one per question, `-` for no choice."""
         return "".join(self._chosen)
 
     @value.setter
@@ -62,16 +62,16 @@ class Quiz:
 
     @property
     def right(self) -> int:
-        """How many of the chosen letters are right."""
+        """The number of right choices."""
         return sum(letter == question.letter for letter, question in zip(self._chosen, self.questions, strict=True))
 
     def reasons(self) -> str:
-        """Say for every chosen letter whether it is right and why, and how many are."""
+        """Return, for every choice, whether it is right and why, and the number of right choices."""
         lines = [f"{n}. {self.reason(n)}" for n, letter in enumerate(self._chosen, 1) if letter != "-"]
         return "\n".join([*lines, f"{self.right} of {len(self.questions)} right"])
 
     def reason(self, number: int) -> str:
-        """Say why the letter chosen for question `number` (from 1) is right or not; empty if none is chosen."""
+        """Return why the choice for question `number` (from 1) is right or wrong; empty if none is chosen."""
         question, letter = self.questions[number - 1], self._chosen[number - 1]
         if letter == "-":
             return ""
@@ -87,7 +87,7 @@ class Quiz:
 
     @property
     def widget(self) -> Any:
-        """The questions as buttons (an ipywidgets box), made when first asked for."""
+        """The questions as buttons (an ipywidgets box), created on first access."""
         if self._box is None:
             self._box = self._build()
         return self._box
@@ -123,9 +123,9 @@ class Quiz:
 
 
 def quiz(number: str, answers: str | None = None) -> Quiz | None:
-    """Return the quiz of a lesson, to click; with `answers="bacda"` print a reason for each letter instead.
+    """Return the quiz of a lesson to click; with `answers="bacda"`, print a reason for each answer instead.
 
-    `number` is the lesson's, as in its notebook's name: `quiz("01")`. Use `-` to leave a question out.
+    `number` is the lesson's number, as in the notebook's name: `quiz("01")`. Use `-` to skip a question.
     """
     questions = Quiz(lesson(number).quiz)
     if answers is None:

@@ -1,10 +1,10 @@
-"""Where the lesson files are, and which exercise belongs to which lesson.
+"""Finds and loads the lesson files, and finds the lesson of an exercise.
 
-What it holds: `lesson("01")`, `lessons()` and `exercise("ex-limit")`. A lesson file is `lesson_NN.py` in the folder
-`lessons` of this package, or in a folder named by the environment variable AGENTKIT_LESSONS (for lessons of your own,
-kept beside your own notebooks; a number found there goes before the package's).
-Guarantee: exercise names are unique over all lessons; a clash is an error that names both files.
-Strategy: files are loaded when first asked for and kept. Opened by no notebook.
+What it holds: `lesson("01")`, `lessons()`, `lesson_of("ex-limit")` and `exercise("ex-limit")`. A lesson file is
+`lesson_NN.py` in the folder `lessons` of this package, or in the folder that the environment variable AGENTKIT_LESSONS
+names; a file there overrides the package's file with the same number.
+Guarantee: exercise names are unique across all lessons; a clash raises an error that names both lessons.
+Strategy: a file is loaded on first use and cached. Opened by no notebook.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ __all__ = ["Lesson", "exercise", "lesson", "lesson_of", "lessons"]
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """One lesson file, loaded."""
+    """The contents of one lesson file."""
 
     number: str
     """Two digits, as in the notebook's name."""
     exercises: Mapping[str, Exercise]
-    """The exercises by name, in the order of the notebook."""
+    """The exercises by name, in notebook order."""
     quiz: Sequence[Question]
-    """The questions at the end."""
+    """The quiz questions."""
     names: Mapping[str, object]
-    """Everything the file defines; wrong answers given as text may use it."""
+    """All names the file defines; wrong answers given as source may use them."""
 
 
 def _files() -> dict[str, Path]:
@@ -59,7 +59,7 @@ def _load(number: str, path: Path) -> Lesson:
 
 
 def lessons() -> list[Lesson]:
-    """Return all lessons in order of number; ValueError if two lessons use one exercise name."""
+    """Return all lessons in order; raise ValueError if two lessons have an exercise of the same name."""
     found = [_load(number, path) for number, path in sorted(_files().items())]
     owner: dict[str, str] = {}
     for each in found:
@@ -73,7 +73,7 @@ def lessons() -> list[Lesson]:
 
 
 def lesson(number: str) -> Lesson:
-    """Return the lesson of that number; a notebook's name such as `01_waiting_is_the_work` will do."""
+    """Return the lesson of that number, or of a notebook's name such as `01_waiting_is_the_work`."""
     files, wanted = _files(), number[:2]
     if wanted not in files:
         known = ", ".join(sorted(files)) or "none"
@@ -82,7 +82,7 @@ def lesson(number: str) -> Lesson:
 
 
 def lesson_of(name: str) -> Lesson:
-    """Return the lesson an exercise belongs to; ValueError with the nearest name if there is none."""
+    """Return the lesson that an exercise belongs to; raise ValueError with the closest name if there is none."""
     found = lessons()
     for each in found:
         if name in each.exercises:
@@ -93,5 +93,5 @@ def lesson_of(name: str) -> Lesson:
 
 
 def exercise(name: str) -> Exercise:
-    """Return the exercise of that name; ValueError with the nearest name if there is none."""
+    """Return the exercise of that name; raise ValueError with the closest name if there is none."""
     return lesson_of(name).exercises[name]

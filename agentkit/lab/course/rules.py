@@ -63,12 +63,12 @@ _CLAIM = re.compile(r"\(claims?:?\s+([^)]+)\)")
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One place where one rule is broken."""
+    """One violation of one rule."""
 
     file: str
-    """The notebook, as seen from the course's folder."""
+    """The notebook's path, relative to the notebooks folder."""
     cell: str
-    """The cell's place from 1, counting all cells, and its id; empty if the notebook as a whole is meant."""
+    """The cell's number (from 1, counting all cells) and its id; empty for the notebook as a whole."""
     rule: str
     """What is wrong."""
     remedy: str
@@ -80,56 +80,56 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class SizeLimits:
-    """How much one notebook may hold."""
+    """The size limits of one notebook."""
 
     words: int
-    """Words of text."""
+    """Most words of text."""
     code_cells: int
-    """Code cells that the learner sees."""
+    """Most visible code cells."""
     median_lines: int
-    """Lines of the median code cell."""
+    """Most lines of the median code cell."""
 
 
 LESSON = SizeLimits(words=1800, code_cells=45, median_lines=6)
-GUIDE = SizeLimits(words=1200, code_cells=20, median_lines=12)  # fewer, longer cells: each is a program to compare
+GUIDE = SizeLimits(words=1200, code_cells=20, median_lines=12)  # fewer and longer cells: each is a program to compare
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One notebook, read."""
+    """One notebook that was read from a file."""
 
     folder: Path
-    """The folder that holds all notebooks."""
+    """The notebooks folder."""
     path: Path
-    """The file."""
+    """The notebook's file."""
     notebook: Any
-    """Its content."""
+    """The content, as nbformat returns it."""
 
     @property
     def name(self) -> str:
-        """The file as seen from the course's folder."""
+        """The path relative to the notebooks folder."""
         return self.path.relative_to(self.folder).as_posix()
 
     @property
     def lesson(self) -> bool:
-        """Whether it is a lesson, with a number, minutes and a solution; else it is a guide."""
+        """Whether it is a lesson, with a number, minutes and a solution; otherwise it is a guide."""
         return is_lesson(self.path)
 
     @property
     def limits(self) -> SizeLimits:
-        """How much it may hold."""
+        """The size limits that apply to it."""
         return LESSON if self.lesson else GUIDE
 
     def broken(self, index: int | None, rule: str, remedy: str) -> Violation:
-        """Return the violation of a rule in the cell at `index`, or in the whole notebook."""
+        """Return a violation in the cell at `index`, or in the whole notebook if None."""
         return Violation(self.name, "" if index is None else where(self.notebook.cells[index], index), rule, remedy)
 
     def cells(self, kind: str) -> Iterator[tuple[int, Any]]:
-        """Yield the cells of a kind, with their index."""
+        """Yield the cells of one type, with their indices."""
         return ((index, cell) for index, cell in enumerate(self.notebook.cells) if cell.cell_type == kind)
 
 
-# -- cells and outputs --------
+# -- cells and outputs ------------------------------------------------------------------------------------------------
 
 
 def _lines(source: str) -> int:
@@ -137,7 +137,7 @@ def _lines(source: str) -> int:
 
 
 def sizes(page: Page) -> Iterator[Violation]:
-    """A notebook is read in one sitting, a cell at one look."""
+    """A notebook has limits on cells and bytes, a cell on lines."""
     lengths = {index: _lines(cell.source) for index, cell in page.cells("code") if "hidden" not in tags(cell)}
     limits = page.limits
     if len(lengths) > limits.code_cells:
@@ -154,7 +154,7 @@ def sizes(page: Page) -> Iterator[Violation]:
 
 
 def rows(page: Page) -> Iterator[Violation]:
-    """More than two code cells in a row need a reason: a first line that is a comment."""
+    """From the third code cell in a row on, each needs a comment on its first line that says why."""
     shown = [(index, cell) for index, cell in enumerate(page.notebook.cells) if "hidden" not in tags(cell)]
     for kind, group in groupby(shown, key=lambda pair: pair[1].cell_type):
         for index, cell in list(group)[IN_A_ROW:] if kind == "code" else ():
@@ -167,7 +167,7 @@ def rows(page: Page) -> Iterator[Violation]:
 
 
 def runs(page: Page) -> Iterator[Violation]:
-    """Every code cell was run, once, from top to bottom; nbval compares nothing in a cell that was not."""
+    """Every code cell ran once, from top to bottom; nbval compares nothing in a cell that did not run."""
     expected = 0
     for index, cell in page.cells("code"):
         if not cell.source.strip():
@@ -180,7 +180,7 @@ def runs(page: Page) -> Iterator[Violation]:
 
 
 def errors(page: Page) -> Iterator[Violation]:
-    """An error is shown on purpose or not at all."""
+    """A cell shows an error exactly if it has the tag raises-exception."""
     for index, cell in page.cells("code"):
         shown = [output.ename for output in cell.outputs if output.output_type == "error"]
         meant = {"raises-exception", "nbval-raises-exception"} & set(tags(cell))
@@ -195,7 +195,7 @@ def errors(page: Page) -> Iterator[Violation]:
 
 
 def _drawing(node: ast.stmt) -> bool:
-    """Say whether a statement is a bare call of a plotting method, whose value prints as an address."""
+    """Return whether a statement is a bare call of a plotting method, whose value prints as an address."""
     if not (
         isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Attribute)
     ):
@@ -207,7 +207,7 @@ def _drawing(node: ast.stmt) -> bool:
 
 
 def code(page: Page) -> Iterator[Violation]:
-    """No trailing semicolon, no bare plot call at the end, no input(), nothing that cannot be read."""
+    """Code has no syntax error, trailing semicolon, bare plot call at the end, or call of input()."""
     for index, cell in page.cells("code"):
         try:
             tree = parsed(cell.source)
@@ -226,7 +226,7 @@ def code(page: Page) -> Iterator[Violation]:
 
 
 def paths(page: Page) -> Iterator[Violation]:
-    """No path of one machine, in text, code or output."""
+    """No absolute path appears in text, code or output."""
     for index, cell in enumerate(page.notebook.cells):
         said = [cell.source, *(text for output in cell.get("outputs", []) for text in texts(output))]
         if found := ABSOLUTE.search("\n".join(said)):
@@ -247,7 +247,7 @@ def live(page: Page) -> Iterator[Violation]:
 
 
 def metadata(page: Page) -> Iterator[Violation]:
-    """The stored form is that of `make`: kernel python3, nothing of one machine or one run."""
+    """The metadata is what `make` stores: kernel python3, nothing specific to a machine or a run."""
     stored = page.notebook.metadata
     kernel = stored.get("kernelspec", {}).get("name")
     if kernel != "python3":
@@ -257,18 +257,18 @@ def metadata(page: Page) -> Iterator[Violation]:
             yield page.broken(None, f"stores {key}", "run make, which removes it")
 
 
-# -- text ------
+# -- text -------------------------------------------------------------------------------------------------------------
 
 
 def minutes(page: Page) -> int | None:
-    """Return the minutes that the opening states, None if it does not."""
+    """Return the minutes that the opening states, or None."""
     text = page.notebook.cells[0].source if page.notebook.cells else ""
     found = re.search(r"minutes?\W{1,6}(\d+)|(\d+)\s*(?:min\b|minutes?)", text, re.I)
     return int(found[1] or found[2]) if found else None
 
 
 def opening(page: Page) -> Iterator[Violation]:
-    """The first cell tells what, what for, what is needed and how long; of a guide, what it answers and needs."""
+    """The first cell has the four parts of an opening, or the two of a guide's, and minutes within the limit."""
     first = page.notebook.cells[0] if page.notebook.cells else None
     if first is None or first.cell_type != "markdown" or not first.source.startswith("# "):
         yield page.broken(None, "does not open with a text cell that has a title", "begin with: # NN Title")
@@ -289,7 +289,7 @@ def opening(page: Page) -> Iterator[Violation]:
 
 
 def length(page: Page) -> Iterator[Violation]:
-    """A lesson has at most 1,800 words, a guide 1,200."""
+    """A lesson has at most 1,800 words, a guide at most 1,200."""
     words = sum(len(_CODE.sub(" ", cell.source).split()) for _, cell in page.cells("markdown"))
     allowed = page.limits.words
     if words > allowed:
@@ -297,7 +297,7 @@ def length(page: Page) -> Iterator[Violation]:
 
 
 def links(page: Page) -> Iterator[Violation]:
-    """Every relative link and every named notebook is there."""
+    """The targets of relative links and the notebooks named in text exist."""
     for index, cell in page.cells("markdown"):
         for target in _LINK.findall(cell.source):
             relative = target.split("#")[0]
@@ -314,7 +314,7 @@ def links(page: Page) -> Iterator[Violation]:
 
 
 def glossary(page: Page) -> Iterator[Violation]:
-    """One word per idea, spelled one way."""
+    """Each idea has one word with one spelling."""
     for index, cell in page.cells("markdown"):
         text = _CODE.sub(" ", cell.source)
         for pattern, better in GLOSSARY.items():
@@ -323,7 +323,7 @@ def glossary(page: Page) -> Iterator[Violation]:
 
 
 def _ledger(folder: Path) -> set[str] | None:
-    """Return the ids of the claims ledger, None if there is none yet."""
+    """Return the ids in the claims ledger, or None if there is no ledger."""
     path = folder.parent / "data" / "claims.csv"
     if not path.exists():
         return None
@@ -334,7 +334,7 @@ def _ledger(folder: Path) -> set[str] | None:
 
 
 def claims(page: Page) -> Iterator[Violation]:
-    """Every (claim id) is in the ledger."""
+    """Every claim id cited as `(claim id)` is in the ledger."""
     known = _ledger(page.folder)
     for index, cell in page.cells("markdown") if known is not None else ():
         for group in _CLAIM.findall(cell.source):
@@ -346,14 +346,14 @@ def claims(page: Page) -> Iterator[Violation]:
 
 
 def _minutes_in(row: str) -> int | None:
-    """Return the minutes of a table row: the last cell that is a number."""
+    """Return the minutes of a table row: its last numeric cell."""
     numbers = [re.fullmatch(r"\W*(\d+)\s*(?:min|minutes)?\W*", cell) for cell in row.strip().strip("|").split("|")]
     found = [int(match[1]) for match in numbers if match]
     return found[-1] if found else None
 
 
 def readme(folder: Path, pages: Sequence[Page]) -> Iterator[Violation]:
-    """The README's map names every lesson with its minutes, a row called total has their sum; guides are linked."""
+    """The README's map lists every lesson with its minutes and their total, and links every guide."""
     path = folder.parent / "README.md"
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     table = [line for line in text.splitlines() if line.lstrip().startswith("|")]

@@ -1,9 +1,11 @@
-"""Running a notebook that may do anything: bounded in time and memory, every end of a cell a word.
+"""Runs an untrusted notebook with limits on time and memory, and reports how each cell ended.
 
-What it holds: `ResourceLimits`, `Ends` and `run`. Guarantee: `run` comes back, whatever the cells do (endless loops, sys.exit,
-os._exit, memory, floods of output), and the kernel with all its children is gone by then.
-Strategy: interrupt a cell at its bound as the Stop button does; if that does not help, kill the kernel.
-Not a jail: cells may read files and reach the network as you may. Grade strangers' work in a throw-away container.
+What it holds: `run`, `ResourceLimits` and `RunErrors`.
+Guarantee: `run` returns whatever the cells do (endless loops, sys.exit, os._exit, memory, floods of output), and by
+then the kernel and all its child processes have ended.
+Strategy: interrupt a cell at its timeout, as the Stop button does; if that fails, kill the kernel.
+It is not a security sandbox: cells can read your files and use the network. Grade strangers' work in a disposable
+container.
 """
 
 from __future__ import annotations
@@ -25,19 +27,19 @@ from agentkit.lab.course.checks import RECORD
 from agentkit.lab.course.execute import Kernel, kernel_environment
 from agentkit.lab.course.notebooks import tags
 
-__all__ = ["Ends", "ResourceLimits", "run"]
+__all__ = ["ResourceLimits", "RunErrors", "run"]
 
-GRACE = 1.0  # seconds between the interrupt and the end of the kernel
+GRACE = 1.0  # seconds between interrupting a kernel and killing it
 
 
 @dataclass(frozen=True, slots=True)
 class ResourceLimits:
-    """What a submission may use."""
+    """The time and memory that a submission may use."""
 
     seconds: float = 3.0
-    """Real time of one exercise cell; other cells of the lesson have ten times as much, below it twice."""
+    """Timeout of one exercise cell, in real seconds; lesson cells get ten times that, below the first answer twice."""
     memory: int = 1024
-    """Memory of the kernel in MB; bounded on Unix only."""
+    """Memory of the kernel in MB; enforced on Unix only."""
 
     def __post_init__(self) -> None:
         if self.seconds <= 0:
@@ -47,24 +49,24 @@ class ResourceLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Ends:
-    """How a notebook's run ended."""
+class RunErrors:
+    """The errors of one notebook run."""
 
     errors: dict[int, str]
-    """For each cell that did not end well, by index: the error in words; `time` where it was interrupted."""
+    """The error of each failed cell, by index; `time` for a cell that was interrupted."""
     stopped: int | None
-    """The index of the cell at which the kernel was lost; None if the last cell was reached."""
+    """The index of the cell that ended the kernel; None if all cells ran."""
 
 
 class _BoundedKernel(Kernel):
-    """The kernel of a submission."""
+    """The kernel manager for submissions."""
 
     module = "agentkit.lab.course.bounded_kernel"
 
 
 @contextlib.asynccontextmanager
 async def _started(client: NotebookClient, folder: Path, limits: ResourceLimits, record: Path) -> AsyncIterator[None]:
-    """Start the kernel, and kill it with its children at the end."""
+    """Start the kernel; on exit, kill it and its child processes."""
     manager: Any = client.km
     assert manager is not None
     with tempfile.TemporaryDirectory() as profile:
@@ -78,7 +80,7 @@ async def _started(client: NotebookClient, folder: Path, limits: ResourceLimits,
 
 
 async def _stop_after(seconds: float, manager: Any, overrun: list[str]) -> None:
-    """Interrupt the running cell at its bound, and kill the kernel if that does not help."""
+    """Interrupt the running cell after `seconds`; if it keeps running, kill the kernel."""
     await asyncio.sleep(seconds)
     overrun.append("time")
     await manager.interrupt_kernel()
@@ -87,18 +89,18 @@ async def _stop_after(seconds: float, manager: Any, overrun: list[str]) -> None:
 
 
 def _failure(cell: Any) -> str:
-    """Return the error of a cell in words, empty if it ended well."""
+    """Return the error of a cell as a string, empty if it succeeded."""
     for output in cell.get("outputs", []):
         if output.output_type == "error" and "raises-exception" not in tags(cell):
             value = re.sub(
                 r"\([\w<>./-]+\.py, line", "(line", output.evalue
-            )  # a SyntaxError names the cell's scratch file
+            )  # a SyntaxError names the cell's temporary file
             return f"{output.ename}: {value}".strip().removesuffix(":")
     return ""
 
 
 class _Watched(NotebookClient):
-    """A client that notices quit(): the kernel answers politely and is gone a moment later."""
+    """A client that detects quit(): the kernel still replies to the cell and exits a moment later."""
 
     left = False
 
@@ -108,8 +110,8 @@ class _Watched(NotebookClient):
         await super()._check_raise_for_error(cell, cell_index, exec_reply)
 
 
-async def run(notebook: Any, folder: Path, record: Path, limits: ResourceLimits, own: frozenset[int]) -> Ends:
-    """Run the cells in order; `own` are the indices of the submission's cells, which have the tighter bound."""
+async def run(notebook: Any, folder: Path, record: Path, limits: ResourceLimits, own: frozenset[int]) -> RunErrors:
+    """Run the cells in order; `own` holds the indices of the submission's cells, which have the shortest timeout."""
     manager = _BoundedKernel()
     client = _Watched(
         notebook, km=manager, timeout=None, allow_errors=True, record_timing=False, store_widget_state=False
@@ -124,12 +126,12 @@ async def run(notebook: Any, folder: Path, record: Path, limits: ResourceLimits,
                 await client.async_execute_cell(cell, index)
             except DeadKernelError:
                 errors[index] = "time" if overrun else "died"
-                return Ends(errors, index)
+                return RunErrors(errors, index)
             finally:
                 watch.cancel()
                 await asyncio.wait([watch])
             if failure := (overrun or [_failure(cell)])[0]:
                 errors[index] = failure
             if client.left:
-                return Ends({**errors, index: "SystemExit: the cell ends the kernel"}, index)
-    return Ends(errors, None)
+                return RunErrors({**errors, index: "SystemExit: the cell ends the kernel"}, index)
+    return RunErrors(errors, None)

@@ -1,10 +1,10 @@
-"""`check` on the command line: the style of all notebooks, from the stored files alone.
+"""The command `check`: checks the style of all stored notebooks.
 
-What it holds: `report` and `violations`. Guarantee: no kernel, under two seconds for the whole course, one line per
-violation with file, cell, rule and remedy.
-Strategy: rules about cells hold for solutions and learners' notebooks alike; rules about words are read once, in the
-learner's; and the learner's notebook must be the one `make` would make. A guide, a notebook without a number, is held
-to the same rules with an opening and bounds of its own, and has no exercises.
+What it holds: `report` and `violations`.
+Guarantee: no kernel; under two seconds for the whole course; one line per violation with file, cell, rule and remedy.
+Strategy: rules about cells apply to solutions and learners' notebooks, rules about text to the learners' only. A
+learner's notebook must equal the one that `make` would make. A guide follows the same rules, with its own opening and
+size limits, and has no exercises.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ def _pages(paths: list[Path], folder: Path) -> Iterator[Page | Violation]:
 
 
 def _gist(notebook: Any) -> list[tuple[str, str, str, list[str]]]:
-    """Return what `make` decides about a notebook's cells: all but their outputs."""
+    """Return the parts of a notebook's cells that `make` determines: everything except outputs."""
     return [(cell.get("id", ""), cell.cell_type, cell.source, tags(cell)) for cell in notebook.cells]
 
 
 def _fresh(page: Page) -> Iterator[Violation]:
-    """The learner's notebook is the one its solution makes."""
+    """The learner's notebook equals the one made from its solution."""
     path = student_path(page.path)
     try:
         wanted = student_version(page.notebook)
@@ -46,14 +46,14 @@ def _fresh(page: Page) -> Iterator[Violation]:
 
 
 def _no_exercises(page: Page) -> Iterator[Violation]:
-    """A guide is read as it is: nothing is made from it, so an answer in it would be seen."""
+    """A guide has no exercises: it is published as it is, so an answer would be visible."""
     for index, cell in page.cells("code"):
         if {"exercise", "hidden"} & set(tags(cell)):
             yield page.broken(index, "an exercise in a guide", "make it a lesson: notebooks/solutions/NN_name.ipynb")
 
 
 def violations(folder: Path) -> list[Violation]:
-    """Return every place in the notebooks of `folder` and the README beside it where a rule is broken."""
+    """Return all violations in the notebooks of `folder` and in the README next to it."""
     sources = list(_pages(sorted((folder / "solutions").glob("*.ipynb")), folder))
     lessons = list(_pages(sorted(folder.glob("*.ipynb")), folder))
     found = [page for page in (*sources, *lessons) if isinstance(page, Violation)]
@@ -74,7 +74,7 @@ def violations(folder: Path) -> list[Violation]:
 
 
 def report(folder: Path) -> list[Violation]:
-    """Print every violation, or one line that there is none, and return them."""
+    """Print all violations and their number, and return them."""
     found = violations(folder)
     for each in found:
         print(each)

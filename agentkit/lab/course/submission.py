@@ -1,9 +1,10 @@
-"""What is taken from a submission: its exercise cells, known by tag, and nothing else.
+"""Reads the answers of a submission: its tagged exercise cells, and nothing else.
 
-What it holds: `answers`, `lesson_number`, `merged`. Guarantee: checks, helpers and outputs of a submission have no
-effect, since the notebook that runs is the solution with only its exercise cells replaced.
-Strategy: tags survive nbstripout, jupytext and renumbered ids; a lost tag is reported with the nearest one that is
-there.
+What it holds: `answers`, `lesson_number`, `merged`, `is_blank` and `not_there`.
+Guarantee: checks, helpers and outputs of a submission have no effect, because the notebook that runs is the solution
+with only its exercise cells replaced.
+Strategy: cells are found by tag; tags survive nbstripout, jupytext and renumbered ids. For a missing tag, the error
+names the closest one that is there.
 Used by `grade`.
 """
 
@@ -28,12 +29,12 @@ _CHECK = re.compile(r"\bcheck\(")
 
 
 def answers(notebook: Any) -> dict[str, str]:
-    """Return the text of each exercise cell by name; of two with one name the last counts, as it does when run."""
+    """Return the source of each exercise cell by name; if two have the same name the last counts, as when run."""
     return {name: cell.source for cell in notebook.cells if (name := exercise_name(cell))}
 
 
 def lesson_number(notebook: Any, path: Path) -> str:
-    """Say which lesson a submission answers: by its exercises, else by the number its file name holds."""
+    """Return the lesson's number, found by the exercises in it or else by the number in the file name."""
     own = set(answers(notebook))
     scores = {each.number: len(own & set(each.exercises)) for each in lessons()}
     if scores and (best := max(scores.values())):
@@ -47,11 +48,11 @@ def lesson_number(notebook: Any, path: Path) -> str:
 
 
 def merged(solution: Any, given: Mapping[str, str]) -> tuple[Any, dict[str, int]]:
-    """Return what is run: the solution's exercises with the given answers, and each exercise's index.
+    """Return the notebook to run, the solution with the given answers inserted, and the index of each exercise.
 
-    Of the lesson's other cells only what they define is kept (imports, functions, classes, constants), and the checks:
-    grading does not repeat its experiments. Where an exercise's own cell holds its check, the check is repeated below
-    it, since the submission may have changed or lost it.
+    Of the lesson's other cells, only definitions (imports, functions, classes, constants) and checks are kept, so
+    grading doesn't repeat the lesson's experiments. If an exercise's own cell holds its check, the check is repeated in
+    a cell below it, because the submission may have changed or removed it.
     """
     notebook, at = deepcopy(solution), {}
     cells: list[Any] = []
@@ -71,7 +72,7 @@ def merged(solution: Any, given: Mapping[str, str]) -> tuple[Any, dict[str, int]
 
 
 def is_blank(answer: str, solution: str) -> bool:
-    """Say whether an exercise cell is as it was handed out."""
+    """Return whether an exercise cell is empty or unchanged from the learner's notebook."""
 
     def text(source: str) -> str:
         return "\n".join(line.rstrip() for line in source.strip().splitlines())
@@ -80,7 +81,7 @@ def is_blank(answer: str, solution: str) -> bool:
 
 
 def not_there(name: str, own: Mapping[str, str]) -> str:
-    """Say that an exercise cell is missing, and which tag may have been meant."""
+    """Return the message for a missing exercise cell, with the tag that may have been meant."""
     near = get_close_matches(name, own, 1, 0.5)
     return f"no cell has the tag {name}" + (
         f"; there is one tagged {near[0]}" if near else "; it was deleted or renamed"

@@ -1,10 +1,10 @@
-"""What this machine lacks for the course, and the way in: the commands `doctor` and `lab`.
+"""The commands `doctor`, which reports what this machine lacks for the course, and `lab`, which starts JupyterLab.
 
-What it holds: `examine`, a list of findings with a fix for each that is not well, and `main`, the command line of
+What it holds: `examine`, which returns findings with a fix for each problem, and `main`, the command line of
 `python -m agentkit.lab.host.notebook`. `make doctor` and `make lab` call it.
-Guarantees: it needs the standard library alone, so that it can report everything else as missing; `doctor` changes
-nothing and ends with 0 if all is well, else 1; `lab` serves on loopback only.
-Strategy: the packages and bounds come from the installed metadata, not from a second list here.
+Guarantees: it imports only the standard library, so it can report everything else as missing; `doctor` changes nothing
+and returns exit code 0 if there are no problems, else 1; `lab` listens on loopback only.
+Strategy: package names and versions come from the installed metadata, not from a second list here.
 Opened by notebook 00.
 """
 
@@ -33,21 +33,21 @@ _INSTALL = f"{_PYTHON} -m pip install --upgrade -e '.[lab]'"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at."""
+    """The result of one check."""
 
     name: str
-    """What was looked at, e.g. `ipykernel>=7.4,<8`."""
+    """What was checked, e.g. `ipykernel>=7.4,<8`."""
     state: str
     """What was found, e.g. `7.4.0` or `missing`."""
     fix: str = ""
-    """The command or step that puts it right; empty if nothing is wrong."""
+    """The command or step that fixes it; empty if there is no problem."""
 
     def __str__(self) -> str:
         return f"{'FIX' if self.fix else 'ok':4} {self.name}: {self.state}"
 
 
 def examine() -> list[Finding]:
-    """Look at everything the course needs; the findings with a `fix` are the ones to act on.
+    """Check everything the course needs; findings with a `fix` are problems.
 
     >>> [finding.name for finding in examine()][-4:]
     ['kernel python3', 'widgets in JupyterLab', 'port on loopback', 'Stop on a waiting cell']
@@ -56,7 +56,7 @@ def examine() -> list[Finding]:
 
 
 def _packages() -> Iterator[Finding]:
-    """The distributions that the core and the `lab` extra ask for."""
+    """Check the distributions that the core and the `lab` extra require."""
     try:
         wanted = metadata.requires("agentkit-lab") or []
     except metadata.PackageNotFoundError:
@@ -71,7 +71,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _package(name: str, bounds: str) -> Finding:
-    bounds = ",".join(sorted(bounds.split(","), reverse=True))  # the lower bound first
+    bounds = ",".join(sorted(bounds.split(","), reverse=True))  # lower bound first
     try:
         found = metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -80,7 +80,7 @@ def _package(name: str, bounds: str) -> Finding:
 
 
 def _satisfies(version: str, bounds: str) -> bool:
-    """Whether a version lies within bounds such as `>=7.4,<8`, the only kinds this project uses.
+    """Return whether a version satisfies bounds such as `>=7.4,<8`; this project uses no other operators.
 
     >>> _satisfies("7.4.0", ">=7.4,<8"), _satisfies("8.0", ">=7.4,<8")
     (True, False)
@@ -90,7 +90,7 @@ def _satisfies(version: str, bounds: str) -> bool:
 
 
 def _release(version: str) -> tuple[int, ...]:
-    """Turn `7.4.0` into (7, 4): numbers to compare, without the zeros at the end, which mean nothing."""
+    """Return `7.4.0` as (7, 4): comparable numbers without trailing zeros."""
     match = re.match(r"[\d.]*\d", version)
     numbers = [int(part) for part in match[0].split(".")] if match else []
     while numbers and numbers[-1] == 0:
@@ -99,7 +99,7 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 def _kernel() -> Finding:
-    """The kernel that notebooks name, which must run this very interpreter."""
+    """Check that the kernel named in the notebooks runs this interpreter."""
     name = "kernel python3"
     if not (find_spec("jupyter_client") and find_spec("ipykernel")):
         return Finding(name, "missing", _INSTALL)
@@ -115,7 +115,7 @@ def _kernel() -> Finding:
 
 
 def _widgets() -> Finding:
-    """The part of ipywidgets that JupyterLab itself must load."""
+    """Check the extension that JupyterLab loads for ipywidgets."""
     name = "widgets in JupyterLab"
     if find_spec("jupyter_core"):
         from jupyter_core.paths import jupyter_path
@@ -128,7 +128,7 @@ def _widgets() -> Finding:
 
 
 def _port() -> Finding:
-    """Whether a server may listen on loopback, as the embedded provider does."""
+    """Check that a server can listen on loopback, as the embedded provider does."""
     try:
         with socket.create_server(("127.0.0.1", 0)):
             return Finding("port on loopback", "can be opened")
@@ -138,7 +138,7 @@ def _port() -> Finding:
 
 
 def _stop() -> Finding:
-    """How `setup` makes Stop work here."""
+    """Report how fast Stop works here after `setup`."""
     return Finding("Stop on a waiting cell", "at once" if hasattr(signal, "SIGURG") else "within a tenth of a second")
 
 
@@ -150,13 +150,13 @@ def _doctor() -> int:
         print(f"All {len(findings)} are well.")
         return 0
     print(f"{len(wrong)} of {len(findings)} need this:")
-    for fix in dict.fromkeys(finding.fix for finding in wrong):  # many packages, one command
+    for fix in dict.fromkeys(finding.fix for finding in wrong):  # one command can fix many packages
         print(f"    {fix}")
     return 1
 
 
 def _lab() -> int:
-    """Serve JupyterLab from the course's folder until Ctrl-C."""
+    """Run JupyterLab in the course's folder until Ctrl-C."""
     root = next((p for p in (Path.cwd(), *Path(__file__).parents) if (p / _START).is_file()), None)
     if root is None:
         print(f"There is no {_START} here; run this in the folder of the course.", file=sys.stderr)
@@ -165,7 +165,7 @@ def _lab() -> int:
         print(f"jupyterlab: missing\n    {_INSTALL}", file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory(prefix="agentkit-") as folder:
-        # Must be set before jupyter_core is imported; a default of JupyterLab's, so the reader's own choice wins.
+        # Must be set before jupyter_core is imported. These are defaults, so the user's own settings override them.
         os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, [folder, os.getenv("JUPYTER_CONFIG_PATH")]))
         _write_settings(Path(folder))
         from jupyterlab.labapp import LabApp  # type: ignore[import-untyped]
@@ -175,7 +175,7 @@ def _lab() -> int:
 
 
 def _write_settings(folder: Path) -> None:
-    """No toast about news over the lower right corner, and no look-up of newer versions: nothing leaves the machine."""
+    """Turn off JupyterLab's news popup and its check for updates, so no request leaves the machine."""
     quiet = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
     place = folder / "labconfig" / "default_setting_overrides.json"
     place.parent.mkdir()
@@ -185,9 +185,9 @@ def _write_settings(folder: Path) -> None:
 def _arguments(root: Path) -> list[str]:
     arguments = [
         f"--ServerApp.root_dir={root}",
-        "--ServerApp.ip=127.0.0.1",  # the port is 8888, or the next one that is free
+        "--ServerApp.ip=127.0.0.1",  # the port is 8888, or the next free one
         f"--LabApp.default_url=/lab/tree/{_START}",
-        "--ServerApp.answer_yes=True",  # Ctrl-C ends it without asking
+        "--ServerApp.answer_yes=True",  # Ctrl-C stops it without confirmation
         "--Application.log_level=WARN",
     ]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
@@ -198,14 +198,14 @@ def _arguments(root: Path) -> list[str]:
 
 
 def _has_display() -> bool:
-    """Whether a browser can open; without one, the address is printed for use from elsewhere."""
+    """Return whether a browser can open; if not, JupyterLab only prints the address."""
     if sys.platform in ("darwin", "win32"):
         return True
     return any(os.getenv(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
 
 
 def main(arguments: list[str]) -> int:
-    """Run one command, `doctor` or `lab`; return the exit code."""
+    """Run the command `doctor` or `lab` and return its exit code."""
     commands = {"doctor": _doctor, "lab": _lab}
     if len(arguments) != 1 or arguments[0] not in commands:
         print("usage: python -m agentkit.lab.host.notebook doctor|lab", file=sys.stderr)

@@ -1,14 +1,14 @@
-"""The notebook made ready: Stop and sliders work while a cell waits, and one line says what the lesson runs against.
+"""`setup`, the first cell of every lesson: makes Stop and sliders work while a cell awaits.
 
-What it holds: `setup`, the first cell of every lesson. `python -m agentkit.lab.host.notebook doctor` says what this
-machine lacks, and `… lab` opens the course; both live in `doctor.py`.
-Guarantees: calling it again, or outside a notebook, is harmless; it reads no key, no environment variable and no
-network; it leaves pyplot alone; what it prints is the same on every machine.
-Strategy: Stop is a signal, and a signal alone does not wake an event loop that sleeps in its selector. On Unix the
-loop is given a descriptor that every signal writes to, so it wakes at once; elsewhere a heartbeat wakes it ten times
-a second. Without either, `await asyncio.sleep(60)` runs its full minute whatever you press. A slider, in turn, sends
-its next value only when the kernel has said that it is done with the last one, which ipykernel 7.4 forgets to say while
-a cell waits; `setup` makes it say so.
+What it holds: `setup`. `python -m agentkit.lab.host.notebook doctor` reports what this machine lacks, and `… lab` opens
+the course; both are in `doctor.py`.
+Guarantees: calling it again, or outside a notebook, is harmless; it reads no API key and no environment variable and
+makes no request; it doesn't touch pyplot; its output is the same on every machine.
+Strategy: Stop is a signal, and a signal alone does not wake an event loop that waits in its selector. On Unix, the loop
+gets a file descriptor that every signal writes to, so it wakes at once; elsewhere, a heartbeat task wakes it ten times
+a second. Without either, `await asyncio.sleep(60)` runs its full minute even if you press Stop. A slider sends its next
+value only after the kernel has reported idle for the previous one, which ipykernel 7.4 omits while a cell awaits;
+`setup` adds that report.
 Opened by notebook 00.
 """
 
@@ -28,21 +28,21 @@ from agentkit import __version__
 __all__ = ["setup"]
 
 _HEARTBEAT = "agentkit-heartbeat"
-_IPYKERNEL = (7, 4)  # the first that lets a slider act while a cell waits
+_IPYKERNEL = (7, 4)  # the first version that handles widget messages while a cell awaits
 
 
 def setup() -> None:
-    """Make ■ Stop and sliders work while a cell awaits, and say what the lesson runs against.
+    """Make ■ Stop and sliders work while a cell awaits, and print what the lesson runs against.
 
     >>> setup()
     agentkit 0.1: embedded provider, no key, no network. Not in a notebook: nothing to set up.
 
     In a notebook the line ends with `Stop works on waiting cells.` After Stop the awaited call raises
-    `CancelledError`, its `finally` blocks run, and the kernel lives on with all its variables.
+    `CancelledError`, its `finally` blocks run, and the kernel keeps running with all its variables.
 
     The embedded provider answers every call of the course. `OPENAI_API_KEY` and `OPENAI_BASE_URL` are never read
-    here, so a key in your environment is not used and costs nothing. An ipykernel that is too old gets a second
-    line: what to upgrade, and how.
+    here, so a key in your environment is not used and costs nothing. If ipykernel is too old, a second line says how
+    to upgrade it.
     """
     loop, kernel = _running_loop(), _kernel()
     if loop is None or kernel is None:
@@ -52,7 +52,9 @@ def setup() -> None:
         end = "Stop works on waiting cells."
     else:
         end = "Stop does not reach this thread."
-    version = ".".join(__version__.split(".")[:2])  # a patch release changes no lesson's output
+    version = ".".join(
+        __version__.split(".")[:2]
+    )  # without the patch number, which would change the output of every lesson
     print(f"agentkit {version}: embedded provider, no key, no network. {end}")
     if advice := _upgrade_advice():
         print(advice)
@@ -66,13 +68,13 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def _kernel() -> Any:
-    """Return the notebook's kernel, if this process is one; IPython is not imported to find out."""
+    """Return the kernel if this process is one, without importing IPython."""
     ipython = sys.modules.get("IPython")
     return getattr(ipython.get_ipython(), "kernel", None) if ipython else None
 
 
 def _upgrade_advice() -> str | None:
-    """Return the line for those whose ipykernel is too old, None for the others."""
+    """Return the advice to upgrade if ipykernel is too old, else None."""
     if _kernel() is None:
         return None
     found = metadata.version("ipykernel")
@@ -85,13 +87,13 @@ def _upgrade_advice() -> str | None:
 
 
 def _wake_on_stop(loop: asyncio.AbstractEventLoop) -> bool:
-    """See to it that Stop wakes `loop` where it waits; return whether this thread is one that signals reach."""
+    """Make Stop wake `loop` while it waits; return whether signals reach this thread."""
     if threading.current_thread() is not threading.main_thread():
         return False
     try:
-        # asyncio installs its wake-up descriptor along with a first signal handler, whichever signal it is for.
-        # SIGURG is ignored unless asked for, and nothing in Python sends it, so a handler that does nothing changes
-        # nothing. To add it again replaces it: the whole call is idempotent, and renews a descriptor that was lost.
+        # asyncio installs its wake-up descriptor with the first signal handler, whichever signal that is for. SIGURG
+        # is ignored by default and Python never sends it, so a handler that does nothing has no effect of its own.
+        # Adding the handler again replaces it: the call is idempotent, and restores a lost descriptor.
         loop.add_signal_handler(signal.SIGURG, _nothing)
     except (AttributeError, NotImplementedError):  # Windows has neither the signal nor the method
         _start_heartbeat(loop)
@@ -103,23 +105,23 @@ def _nothing() -> None:
 
 
 def _start_heartbeat(loop: asyncio.AbstractEventLoop) -> None:
-    """Wake `loop` ten times a second from now on, by one task however often this is called."""
+    """Start a task that wakes `loop` ten times a second, unless it is already running."""
     if not any(task.get_name() == _HEARTBEAT for task in asyncio.all_tasks(loop)):
         loop.create_task(_heartbeat(), name=_HEARTBEAT)
 
 
 async def _heartbeat() -> None:
-    while True:  # noqa: ASYNC110  the waking is the point
+    while True:  # noqa: ASYNC110  (its purpose is to wake the loop)
         await asyncio.sleep(0.1)
 
 
 def _acknowledge_widgets(kernel: Any) -> None:
-    """Have `kernel` report each widget message done, also one that it handles while a cell waits.
+    """Make `kernel` report idle after each widget message, also for those it handles while a cell awaits.
 
-    The browser keeps one change of a slider on its way, and holds the next until the kernel says idle for it. Without
-    that word the first move arrives, the second never does, and picture and slider disagree from then on.
+    The browser sends one change of a slider at a time and holds the next until the kernel reports idle. Without that
+    report, only the first change of a slider arrives, and the picture no longer matches the slider.
     """
-    if "dispatch_shell" in vars(kernel):  # done before
+    if "dispatch_shell" in vars(kernel):  # already patched
         return
     dispatch = kernel.dispatch_shell
     if "concurrent" not in inspect.signature(dispatch).parameters:
@@ -133,8 +135,9 @@ def _acknowledge_widgets(kernel: Any) -> None:
         try:
             await dispatch(message, *args, concurrent=True, **kwargs)
         finally:
-            kernel._publish_status("idle", "shell")  # for the widget message, which is the parent here
-            kernel._publish_status("busy", "shell", parent=cell)  # the cell itself goes on
+            publish = kernel._publish_status  # noqa: SLF001  (ipykernel has no public method for it)
+            publish("idle", "shell")  # for the widget message, which is the parent here
+            publish("busy", "shell", parent=cell)  # the cell is still running
 
     kernel.dispatch_shell = dispatch_and_acknowledge
 
