@@ -11,6 +11,7 @@ import sys
 import tomllib
 import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
@@ -168,6 +169,16 @@ def test_core_is_small() -> None:
     core = [path for path in MODULES if path.relative_to(ROOT).parts[1] not in ("lab", "plots", "cluster")]
     print(f"core: {sum(len(path.read_text('utf-8').splitlines()) for path in core)} lines in {len(core)} files")
     assert len(core) <= 60
+
+
+@pytest.mark.parametrize("package", ["agentkit", "agentkit.lab"])
+def test_package_hides_no_name_behind_a_module(package: str) -> None:
+    """With every module imported, an exported name is still the object it names, not a folder or file of that name."""
+    for path in MODULES:
+        importlib.import_module(_dotted(path))
+    exporter = importlib.import_module(package)
+    hidden = [name for name in exporter.__all__ if isinstance(getattr(exporter, name), ModuleType)]
+    assert not hidden, "rename the folder or file"
 
 
 def test_package_exports_35_names_at_most() -> None:

@@ -52,9 +52,7 @@ def setup() -> None:
         end = "Stop works on waiting cells."
     else:
         end = "Stop does not reach this thread."
-    version = ".".join(
-        __version__.split(".")[:2]
-    )  # without the patch number, which would change the output of every lesson
+    version = ".".join(__version__.split(".")[:2])  # no patch number: outputs stay the same across patch releases
     print(f"agentkit {version}: embedded provider, no key, no network. {end}")
     if advice := _upgrade_advice():
         print(advice)
