@@ -91,7 +91,7 @@ def _refusals(run: _RunFigures) -> str:
     share, (least, limit) = number(round(100 * run.refused / run.attempts)), run.account
     said = f"{run.refused:,} of {run.attempts:,} requests were refused with 429, {share} %"
     if not limit:
-        return f"{said}: the account's limits were opened meanwhile, so run again as it stands now."
+        return f"{said}: the account's limits were raised during the run, so run it again with the new ones."
     needs = f": {limit} need {seconds(least)} for {count(run.agents, 'agent')} however you ask"
     return f"{said}{needs if least else ''}; switch the rate limiter on and none is wasted."
 

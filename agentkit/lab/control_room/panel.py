@@ -74,7 +74,7 @@ class ControlRoom(widgets.VBox):  # type: ignore[misc]
             raise ValueError(f"clock must be one of {', '.join(_CLOCKS.values())}, got {clock!r}")
         self.seed = seed
         if not speed > 0:
-            raise ValueError(f"speed must be above 0, got {speed!r}; 1 is as fast as real time, pause() stands still")
+            raise ValueError(f"speed must be above 0, got {speed!r}; 1 is real time; use pause() to hold a run")
         self._lock = threading.RLock()
         self._operation: Operation | None = None
         self._prompts = None if isinstance(agents, int) else [str(prompt) for prompt in agents]

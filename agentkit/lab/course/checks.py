@@ -128,7 +128,7 @@ def _is_stub(answer: object) -> bool:
     return steps(code) in (steps(empty.__code__), steps(empty_async.__code__))
 
 
-def _in_words(error: BaseException, seconds: float) -> str:
+def _describe(error: BaseException, seconds: float) -> str:
     """Return one line that says what went wrong; the same on every machine."""
     try:
         text = str(error)
@@ -195,7 +195,7 @@ def run_cases(
 def _run_case(function: Case, answer: object, seconds: float) -> tuple[str, bool]:
     """Run one case; return its message (empty if it passed), and whether it did not end. Drops the error itself."""
     error = _bounded(_trial(function, answer), seconds)
-    return _in_words(error, seconds) if error else "", isinstance(error, _Overrun)
+    return _describe(error, seconds) if error else "", isinstance(error, _Overrun)
 
 
 def _record(name: str, answer: object, path: str) -> None:

@@ -65,7 +65,7 @@ def execute(notebook: Any, folder: Path) -> None:
 def _reason(error: Exception) -> str:
     """Return the reason why a cell failed."""
     if isinstance(error, CellExecutionError):
-        return f"{error.ename}: {error.evalue}; the tag raises-exception allows it, else mend the cell"
+        return f"{error.ename}: {error.evalue}; the tag raises-exception allows it, else fix the cell"
     if isinstance(error, CellTimeoutError):
         return f"did not end within {CELL_SECONDS} s"
     return "the kernel died"

@@ -1,8 +1,8 @@
 """The command `grade`: grades submissions, prints a table and writes a JSON file for each.
 
 What it holds: `grade`, and the records `Graded` and `Mark`.
-Guarantee: every submission gets a verdict for every exercise of its lesson, hidden cases included, whatever it holds;
-no submission affects another.
+Guarantee: every submission gets a verdict for every exercise of its lesson, hidden cases included, whatever it
+contains; no submission affects another.
 Strategy: run the solution's definitions and checks with the submission's exercise cells inserted, in a limited kernel.
 `check` writes each case's verdict to a file. If a cell ends the kernel, the solution's own cell replaces it and the
 rest is graded in another run. An answer can forge its verdict from inside the kernel: read the JSON of a surprising

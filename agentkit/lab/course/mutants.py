@@ -70,7 +70,7 @@ def _answers(task: Exercise, runner: _ExerciseRunner, source: str) -> Iterator[t
             text = wrong.apply(source) if isinstance(wrong, Swap) else wrong
             yield _called(wrong), runner.answer(text) if isinstance(text, str) else text, ""
         except Exception as error:
-            remedy = "; a text stands for the whole cell: write name = value" if isinstance(wrong, str) else ""
+            remedy = "; a string is the source of the whole cell: write name = value" if isinstance(wrong, str) else ""
             yield _called(wrong), None, f"{type(error).__name__}: {error}{remedy}"
 
 

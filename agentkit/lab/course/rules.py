@@ -186,7 +186,7 @@ def errors(page: Page) -> Iterator[Violation]:
         meant = {"raises-exception", "nbval-raises-exception"} & set(tags(cell))
         if shown and not meant:
             yield page.broken(
-                index, f"shows {shown[0]} without the tag raises-exception", "mend the cell or add the tag"
+                index, f"shows {shown[0]} without the tag raises-exception", "fix the cell or add the tag"
             )
         elif meant and not shown:
             yield page.broken(
@@ -213,7 +213,7 @@ def code(page: Page) -> Iterator[Violation]:
             tree = parsed(cell.source)
         except SyntaxError as error:
             if "raises-exception" not in tags(cell):
-                yield page.broken(index, f"cannot be read: {error.msg}", "mend the cell")
+                yield page.broken(index, f"cannot be read: {error.msg}", "fix the cell")
             continue
         if cell.source.rstrip().endswith(";"):
             yield page.broken(index, "ends with a semicolon", "assign the value: _ = …")
