@@ -28,7 +28,8 @@ class Crew:
     def __init__(self, source: Source, attempter: Attempter, limiter: CapacityLimiter, settings: Settings) -> None:
         self._source, self._attempter, self.limiter, self._settings = source, attempter, limiter, settings
         self._loop: asyncio.AbstractEventLoop | None = None  # None until the run begins
-        self._began = 0.0
+        self.began = 0.0
+        """When the run began, on the loop's clock."""
         self._end: float | None = None
         self._context: Context  # what every worker begins with
         self._workers: dict[asyncio.Task[None], Holder | None] = {}  # None until it has had its first turn
@@ -63,15 +64,25 @@ class Crew:
 
     # -- beginning and end ----------------------------------------------------------------------------------------
 
-    def _begin(self) -> None:
+    @property
+    def stopped(self) -> str | None:
+        """Why the run ended early; None if it did not."""
+        return self._cut_off and self._cut_off[1]
+
+    def stop(self, status: str, reason: str) -> None:
+        """End early: start nothing new, cancel what is in flight and record it with `status`."""
+        self._cut(status, reason)
+
+    def begin(self) -> None:
+        """Start the workers, once."""
         if self._loop is not None:
             return
         loop = self._loop = asyncio.get_running_loop()
         self._attempter.begin(loop)
-        self._began = self._attempter.began
+        self.began = self._attempter.began
         self._context = copy_context()
-        self._context.run(clock.set, (loop.time, self._began))
-        self._limits = [(0.0, self.limiter.limit)]
+        self._context.run(clock.set, (loop.time, self.began))
+        self.limits = [(0.0, self.limiter.limit)]  # (seconds since the run began, limit) at each change
         self._unsubscribe = self.limiter.subscribe(self._limit_changed)
         self._alarm: asyncio.TimerHandle | None = None
         if (within := self._settings.within) is not None:
@@ -83,14 +94,14 @@ class Crew:
         """Seconds since the run began; stands still once it has ended."""
         if self._loop is None:
             return 0.0
-        return (self._loop.time() if self._end is None else self._end) - self._began
+        return (self._loop.time() if self._end is None else self._end) - self.began
 
     def _in_flight(self) -> int:
         """How many tasks are being attempted now."""
         return sum(held is not None and held.busy for held in self._workers.values())
 
     def _limit_changed(self) -> None:
-        self._limits.append((self._now(), self.limiter.limit))
+        self.limits.append((self._now(), self.limiter.limit))
         self._spawn()
 
     def _cut(self, status: str, reason: str, error: BaseException | None = None) -> None:
@@ -98,8 +109,10 @@ class Crew:
         if self._cut_off or self._end is not None:
             return
         self._cut_off, self._failure, self._watchful = (status, reason), self._failure or error, True
-        running = asyncio._get_running_loop() is self._loop  # a timer's callback has a loop but no task
-        me = asyncio.current_task() if running else None
+        try:
+            me = asyncio.current_task(self._loop) if asyncio.get_running_loop() is self._loop else None
+        except RuntimeError:  # called from another thread
+            me = None
         for worker, held in list(self._workers.items()):
             if worker is not me:
                 worker.cancel()

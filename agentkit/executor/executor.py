@@ -147,7 +147,7 @@ class ParallelAgentExecutor:
         """Begin at once and return the live `Run`; await it for the `Report`."""
         asyncio.get_running_loop()  # a clear RuntimeError outside a coroutine
         run = self._run(Run, tasks, agent_fn, replace(self._settings, within=within), cost)
-        run._begin()
+        run.begin()
         return run
 
     def stream(

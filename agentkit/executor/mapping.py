@@ -35,7 +35,7 @@ class Mapping(Run):
 
     async def results(self) -> list[Any]:
         """Wait for all results, and return them in the order of the input."""
-        self._begin()
+        self.begin()
         await self._hear()
         found, failure = self._results, self._failure or self._source.error
         for outcome in self._source.kept or ():

@@ -118,7 +118,7 @@ class Run(Workers):
 
     def cancel(self) -> None:
         """Stop now: cancel what is in flight. Awaiting the run then gives the report of what was done."""
-        self._begin()
+        self.begin()
         self._cut("cancelled", "cancelled by its owner")
 
     def __await__(self) -> Generator[Any, None, Report]:
@@ -127,11 +127,11 @@ class Run(Workers):
     def __aiter__(self) -> AsyncIterator[Outcome]:
         if self._keep:
             raise TypeError("this run keeps its outcomes for a report: await it, or use executor.stream() to iterate")
-        self._begin()
+        self.begin()
         return Reader(self)
 
     async def __aenter__(self) -> Run:
-        self._begin()
+        self.begin()
         return self
 
     async def __aexit__(
@@ -218,7 +218,7 @@ class Run(Workers):
     async def _wait(self) -> Report:
         if not self._keep:
             raise TypeError("a stream keeps no outcomes: iterate over it with `async for`, or use executor.start()")
-        self._begin()
+        self.begin()
         await self._hear()
         if self._report is None:
             broken = self._source.error
@@ -231,7 +231,7 @@ class Run(Workers):
                 outcomes.sort(key=lambda outcome: outcome.task_id)
             if self._attempter.closed is not None:
                 reason = _not_started(self._attempter.closed[1], outcomes)
-            self._report = Report(outcomes, limits=self._limits, stopped=reason, stalls=self.stalls)
+            self._report = Report(outcomes, limits=self.limits, stopped=reason, stalls=self.stalls)
             if (failure := self._failure or broken) is not None:
                 attach(failure, self._report, "the run was stopped")
         if (failure := self._failure or self._source.error) is not None:
@@ -253,7 +253,7 @@ class Run(Workers):
             self._cut("cancelled", "left before its end")
             await self._all_left()
 
-    async def _next(self) -> Outcome | None:
+    async def next_outcome(self) -> Outcome | None:
         """Return the next outcome of a stream; None after the last."""
         while not self._ready and self._end is None:
             self._news.clear()
@@ -288,10 +288,10 @@ class Reader:
         return self
 
     async def __anext__(self) -> Outcome:
-        outcome = await self._run._next()
+        outcome = await self._run.next_outcome()
         if outcome is None:
             raise StopAsyncIteration
         return outcome
 
     def __del__(self) -> None:
-        self._run._cut("cancelled", "left before its end")
+        self._run.stop("cancelled", "left before its end")

@@ -79,7 +79,7 @@ class Workers(Crew):
     async def _work(self) -> None:
         me, held = self._come()
         limiter, attempter, due, slow = self.limiter, self._attempter, self._due, self._source.slow
-        take, call, time, began, usual = self._source.take, attempter.call, attempter.time, self._began, attempter.usual
+        take, call, time, began, usual = self._source.take, attempter.call, attempter.time, self.began, attempter.usual
         work_for = current.set
         holder.set(held)
         outcome = None
@@ -171,7 +171,7 @@ class Workers(Crew):
         while True:
             deadline, watchdog = self._settings.deadline, self._attempter.watchdog
             if watched := deadline is not None and self.limiter.locked():
-                watchdog.watch(me, self._began + outcome.submitted + deadline)
+                watchdog.watch(me, self.began + outcome.submitted + deadline)
             try:
                 await self.limiter.acquire()
             except QueueFull as error:
