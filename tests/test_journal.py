@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentkit.agent.reply import Reply, Usage
+from agentkit.base.redact import redact
 from agentkit.journal import Journal, JournalError
-from agentkit.journal.codec import Packer, stable_key, without_secrets
+from agentkit.journal.codec import Codec, stable_key
 from agentkit.journal.file import JournalFile
 from agentkit.journal.writer import work_of
 from agentkit.report.outcome import Outcome
@@ -34,31 +35,31 @@ class Finding:
 def write(path: Path, results: list, agent=str.upper, **options) -> Journal:
     """A journal in which tasks 0, 1, … of `agent` have these results; an exception is a failure."""
     journal = Journal(path, **options)
-    ledger = journal.ledger(agent)
-    ledger.open(lambda: 1.0)
+    writer = journal.writer(agent)
+    writer.open(lambda: 1.0)
     try:
         for i, result in enumerate(results):
             outcome = Outcome(i, f"task {i}", started=0.5)
-            ledger.recall(outcome)
+            writer.recall(outcome)
             failed = isinstance(result, BaseException)
             outcome.end("failed" if failed else "success", result if failed else None, 1.0)
             outcome.result = None if failed else result
-            problem = ledger.record(outcome)
+            problem = writer.record(outcome)
             if problem is not None:
                 raise problem
     finally:
-        ledger.close()
+        writer.close()
     return journal
 
 
 def recalled(path: Path, count: int, agent=str.upper, **options) -> list:
     """What a fresh journal object gives for tasks 0, 1, …; None for those it does not know."""
-    ledger = Journal(path, **options).ledger(agent)
-    ledger.open(lambda: 1.0)
+    writer = Journal(path, **options).writer(agent)
+    writer.open(lambda: 1.0)
     outcomes = [Outcome(i, f"task {i}") for i in range(count)]
     for outcome in outcomes:
-        ledger.recall(outcome)
-    ledger.close()
+        writer.recall(outcome)
+    writer.close()
     return [outcome.result for outcome in outcomes]
 
 
@@ -66,48 +67,48 @@ def recalled(path: Path, count: int, agent=str.upper, **options) -> list:
 
 
 @given(JSON)
-def test_Packer_gives_back_what_went_in(value):
+def test_Codec_gives_back_what_went_in(value):
     """JSON values and tuples come back equal and of the same type, on one line."""
-    text = Packer().text(value)
-    again = Packer().value(text)
+    text = Codec().text(value)
+    again = Codec().value(text)
     assert again == value
     assert repr(again) == repr(value)
     assert "\n" not in text
 
 
 @given(st.text(), st.integers(0), st.text() | st.none())
-def test_Packer_short_way_for_replies_is_the_long_one(text, tokens, request_id):
+def test_Codec_short_way_for_replies_is_the_long_one(text, tokens, request_id):
     """The fast path writes every field that the general path writes."""
     reply = Reply(text, Usage(1, tokens, 3), "small", "stop", request_id)
-    packer = Packer()
-    assert json.loads(packer.text(reply)) == packer._packed(reply)
-    assert packer.value(packer.text(reply)) == reply
-    assert packer.value(packer.text(reply)).request_id == request_id
+    codec = Codec()
+    assert json.loads(codec.text(reply)) == codec._packed(reply)
+    assert codec.value(codec.text(reply)) == reply
+    assert codec.value(codec.text(reply)).request_id == request_id
 
 
 @pytest.mark.parametrize("reply", [Reply("a"), Reply("a", Usage(1, None, None)), Reply("a", None, None, None)])  # type: ignore[arg-type]
-def test_Packer_keeps_replies_of_endpoints_that_leave_things_out(reply):
+def test_Codec_keeps_replies_of_endpoints_that_leave_things_out(reply):
     """What is None stays None."""
-    assert Packer().value(Packer().text(reply)) == reply
+    assert Codec().value(Codec().text(reply)) == reply
 
 
-def test_Packer_keeps_dataclasses_it_was_told_of_and_refuses_others():
+def test_Codec_keeps_dataclasses_it_was_told_of_and_refuses_others():
     """A class is made again only if the reader named it; the error says how to."""
     finding = {7: Finding("x", ("a", "b"))}
-    text = Packer([Finding]).text(finding)
-    assert Packer([Finding]).value(text) == finding
+    text = Codec([Finding]).text(finding)
+    assert Codec([Finding]).value(text) == finding
     with pytest.raises(ValueError, match=r"types=\[Finding\]"):
-        Packer().value(text)
+        Codec().value(text)
     with pytest.raises(TypeError, match=r"types=\[Finding\]"):
-        Packer().text(finding)
+        Codec().text(finding)
     with pytest.raises(TypeError, match="cannot store a set; return a text"):
-        Packer().text({1})
+        Codec().text({1})
 
 
-def test_Packer_marks_are_not_confused_with_data():
+def test_Codec_marks_are_not_confused_with_data():
     """A dict of the user's that looks like a mark stays a dict."""
     value = {"!": "tuple", "of": [1]}
-    assert Packer().value(Packer().text(value)) == value
+    assert Codec().value(Codec().text(value)) == value
 
 
 # -- keys ---------------------------------------------------------------------------------------------------------
@@ -171,16 +172,16 @@ def test_Journal_equal_tasks_of_one_run_have_records_of_their_own(tmp_path):
     """Asking the same thing three times gives three answers, again after a restart."""
     path = tmp_path / "j"
     for expected in ([None] * 3, ["0", "1", "2"]):
-        ledger = Journal(path).ledger(str.upper)
-        ledger.open(lambda: 1.0)
+        writer = Journal(path).writer(str.upper)
+        writer.open(lambda: 1.0)
         outcomes = [Outcome(i, "same", started=0.0) for i in range(3)]
         for outcome in outcomes:
-            ledger.recall(outcome)
+            writer.recall(outcome)
         assert [outcome.result for outcome in outcomes] == expected
         for outcome in outcomes:
             outcome.status, outcome.result, outcome.finished = "success", str(outcome.task_id), 1.0
-            assert ledger.record(outcome) is None
-        ledger.close()
+            assert writer.record(outcome) is None
+        writer.close()
 
 
 def test_Journal_key_that_gives_two_tasks_one_name_is_refused(tmp_path):
@@ -250,7 +251,7 @@ def test_Journal_in_use_is_refused_to_others_until_it_is_closed(tmp_path):
     """A second object on the same path gets an error, not an interleaved file; the same object may be shared."""
     path = tmp_path / "j"
     journal = Journal(path)
-    first, second = journal.ledger(str.upper), journal.ledger(str.upper)
+    first, second = journal.writer(str.upper), journal.writer(str.upper)
     first.open(lambda: 0.0)
     second.open(lambda: 0.0)
     with pytest.raises(JournalError, match="is in use by another run, here or in another process"):
@@ -309,13 +310,13 @@ def test_Journal_stores_no_credentials(tmp_path):
     error = RuntimeError(f"401 for Authorization: Bearer {key}, api_key='{key}' token={key}")
     error.request = {"headers": {"authorization": key}}  # type: ignore[attr-defined]
     journal = Journal(tmp_path / "j", work="w")
-    ledger = journal.ledger(str.upper)
-    ledger.open(lambda: 0.0)
+    writer = journal.writer(str.upper)
+    writer.open(lambda: 0.0)
     outcome = Outcome(0, f"use {key}", started=0.0)
-    ledger.recall(outcome)
+    writer.recall(outcome)
     outcome.end("failed", error, 1.0)
-    ledger.record(outcome)
-    ledger.close()
+    writer.record(outcome)
+    writer.close()
     text = (tmp_path / "j").read_text()
     assert "a1b2" not in text
     assert "RuntimeError: 401" in text
@@ -323,9 +324,9 @@ def test_Journal_stores_no_credentials(tmp_path):
 
 
 @given(st.text(max_size=600), st.sampled_from(["sk-", "Bearer ", "api_key=", '"token": "', "password: "]))
-def test_without_secrets_hides_a_key_wherever_it_stands(text, before):
+def test_redact_hides_a_key_wherever_it_stands(text, before):
     """No text around a key brings it to light."""
-    assert "Zq9Zq9Zq9Zq9" not in without_secrets(f"{text} {before}Zq9Zq9Zq9Zq9", most=5_000)
+    assert "Zq9Zq9Zq9Zq9" not in redact(f"{text} {before}Zq9Zq9Zq9Zq9", max_length=5_000)
 
 
 def test_Journal_result_that_cannot_be_stored_is_an_error_that_names_it(tmp_path):
@@ -373,8 +374,8 @@ def test_Journal_follow_tells_what_was_and_what_comes(tmp_path):
 
     async def main():
         journal = write(tmp_path / "j", ["A"])
-        ledger = journal.ledger(str.upper)
-        ledger.open(lambda: 0.0)
+        writer = journal.writer(str.upper)
+        writer.open(lambda: 0.0)
         seen: list[str] = []
 
         async def watch():
@@ -387,13 +388,13 @@ def test_Journal_follow_tells_what_was_and_what_comes(tmp_path):
         impatient.cancel()
         for i in (1, 2):
             outcome = Outcome(i, f"task {i}", started=0.0)
-            ledger.recall(outcome)
+            writer.recall(outcome)
             outcome.result, outcome.status, outcome.finished = "ABC"[i], "success", 1.0
-            ledger.record(outcome)
+            writer.record(outcome)
             await asyncio.sleep(0)
             await asyncio.sleep(0)
         before = list(seen)
-        ledger.close()
+        writer.close()
         await watching
         return before, seen
 

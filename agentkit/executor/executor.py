@@ -98,7 +98,7 @@ class ParallelAgentExecutor:
             raise TypeError(
                 f"retry must be a RetryPolicy, got {retry!r}; for three attempts write RetryPolicy(attempts=3)"
             )
-        for name, given, method in (("budget", budget, "acquire"), ("journal", journal, "ledger")):
+        for name, given, method in (("budget", budget, "acquire"), ("journal", journal, "writer")):
             if given is not None and not hasattr(given, method):
                 raise TypeError(f"{name} must be a {name.title()}, got {given!r}; make one with {name.title()}(...)")
         self.budget, self.journal = budget, journal
@@ -186,7 +186,7 @@ class ParallelAgentExecutor:
         return await self._run(Mapping, tasks, agent_fn, settings, cost).results()
 
     def _run(self, kind: type[R], tasks: Any, agent_fn: Any, settings: Settings, cost: Any = None, **how: Any) -> R:
-        ledger = None if self.journal is None else self.journal.ledger(agent_fn)
+        ledger = None if self.journal is None else self.journal.writer(agent_fn)
         source = Source(tasks, cost, None if ledger is None else ledger.recall)
         call, on_end = as_coroutine_function(agent_fn, self.limiter, pool=self.pool, serial=self.serial)
         attempter = Attempter(

@@ -26,7 +26,7 @@ from agentkit.report.stalls import LoopMonitor, Stall, is_real
 from agentkit.semaphore import CapacityLimiter
 
 if TYPE_CHECKING:
-    from agentkit.journal.writer import Ledger
+    from agentkit.journal.writer import JournalWriter
 
 __all__ = ["Reader", "Run", "RunStatistics"]
 
@@ -78,7 +78,7 @@ class Run(Workers):
         keep: bool = True,
         ordered: bool = False,
         bar: Any = None,
-        ledger: Ledger | None = None,
+        ledger: JournalWriter | None = None,
         on_end: Callable[[], None] | None = None,
         on_loop: bool = True,
     ) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from agentkit.journal.file import JournalError
 from agentkit.journal.journal import Journal, JournalRecord, JournalStatistics
-from agentkit.journal.writer import Follower, Ledger
+from agentkit.journal.writer import Follower, JournalWriter
 
 __all__ = [
     "Follower",
@@ -15,5 +15,5 @@ __all__ = [
     "JournalError",
     "JournalRecord",
     "JournalStatistics",
-    "Ledger",
+    "JournalWriter",
 ]

@@ -1,7 +1,7 @@
 """Values as JSON that come back as they were, keys that stay the same, and texts without credentials.
 
-What it holds: `Packer` (results to JSON and back), `stable_key` (what a task is recognised by in another process) and
-`without_secrets` (for the messages of errors). The parts of a `Journal`.
+What it holds: `Codec` (results to JSON and back), `stable_key` (what a task is recognised by in another process) and
+`redact` (for the messages of errors). The parts of a `Journal`.
 Guarantees: a value that would come back as something else is refused, and so is a task whose key would differ from
 one process to the next.
 Strategy: JSON, with a mark where JSON knows no such type: `{"!": "tuple", ...}`. No code is loaded from a file: only
@@ -20,8 +20,9 @@ from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
 from agentkit.agent.reply import Reply, Usage
+from agentkit.base.redact import redact
 
-__all__ = ["SHORT", "Packer", "stable_key", "stable_text", "without_secrets"]
+__all__ = ["SHORT", "Codec", "stable_json", "stable_key"]
 
 SHORT = 100  # characters of a task that may be seen in a journal
 
@@ -29,21 +30,15 @@ _MARK = "!"
 _PLAIN = (str, int, float, bool, type(None))
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _UNSTABLE = re.compile(r" at 0x[0-9a-fA-F]+|\.\.\.|…")  # an address, or a text that leaves something out
-_SECRET = re.compile(
-    r"(\b(?:bearer|basic)\s+|(?:key|token|secret|password|authorization)[\"']?\s*[:=]\s*[\"']?)"
-    r"(?!bearer\b|basic\b)[^\s\"',;)}]{6,}|\b(?:sk|rk|pk)-[\w-]{8,}",
-    re.IGNORECASE,
-)
-_WORDS = ("key", "token", "secret", "password", "authorization", "bearer", "basic", "sk-", "rk-", "pk-")
 
 
-class Packer:
+class Codec:
     """Makes JSON of results, and results of JSON.
 
-    >>> packer = Packer()
-    >>> packer.text(("a", Usage(1, 900, 100)))
+    >>> codec = Codec()
+    >>> codec.text(("a", Usage(1, 900, 100)))
     '{"!":"tuple","of":["a",{"!":"Usage","requests":1,"input_tokens":900,"output_tokens":100}]}'
-    >>> packer.value(packer.text(("a", Usage(1, 900, 100))))
+    >>> codec.value(codec.text(("a", Usage(1, 900, 100))))
     ('a', Usage(requests=1, input_tokens=900, output_tokens=100))
 
     It knows what JSON knows, tuples, dicts with keys of any kind, `Reply`, `Usage` and the dataclasses in `types`.
@@ -116,10 +111,10 @@ class Packer:
 _sorted = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
-def stable_text(task: Any) -> str:
+def stable_json(task: Any) -> str:
     r"""A text that is the same for equal tasks in every process; raises `TypeError` where there is none.
 
-    >>> stable_text({"b": 1, "a": {"x", "y"}})
+    >>> stable_json({"b": 1, "a": {"x", "y"}})
     '{"a":{"!":"set","of":["\\"x\\"","\\"y\\""]},"b":1}'
     """
     kind = type(task)
@@ -135,11 +130,11 @@ def stable_key(task: Any, whose: str = "") -> str:
     `whose` goes into the hash, so that the same task has another key for another agent.
     """
     if type(task) is str:
-        if not whose and len(task) <= SHORT and "\n" not in task and without_secrets(task) == task:
+        if not whose and len(task) <= SHORT and "\n" not in task and redact(task) == task:
             return task
         text = quoted(task)
     else:
-        text = stable_text(task)
+        text = stable_json(task)
     return sha256(f"{whose}\n{text}".encode()).hexdigest()[:32]
 
 
@@ -150,11 +145,11 @@ def _stable(task: Any) -> Any:
     if kind is list or kind is tuple:
         return [_stable(item) for item in task]
     if isinstance(task, set | frozenset):
-        return {_MARK: "set", "of": sorted(stable_text(item) for item in task)}
+        return {_MARK: "set", "of": sorted(stable_json(item) for item in task)}
     if kind is dict:
         if all(type(key) is str for key in task):
             return {key: _stable(item) for key, item in task.items()}
-        return {_MARK: "dict", "of": sorted([stable_text(key), _stable(item)] for key, item in task.items())}
+        return {_MARK: "dict", "of": sorted([stable_json(key), _stable(item)] for key, item in task.items())}
     if is_dataclass(task):
         return {_MARK: kind.__qualname__} | {f.name: _stable(getattr(task, f.name)) for f in fields(task)}
     said = repr(task)
@@ -163,18 +158,3 @@ def _stable(task: Any) -> Any:
             f"a task of type {kind.__name__} has no stable key ({said:.60}); give Journal(..., key=function)"
         )
     return {_MARK: said}
-
-
-def without_secrets(text: str, most: int = 500) -> str:
-    """Return a text, cut to `most` characters, without what looks like a credential.
-
-    >>> without_secrets("401: wrong key sk-abcdefgh12345678 in 'Authorization: Bearer abcdefgh'")
-    "401: wrong key [hidden] in 'Authorization: Bearer [hidden]'"
-    """
-    hyphen = "-" in text and ("k-" in text or "K-" in text)  # one sign is found three times as fast as two
-    if not ("=" in text or ":" in text or hyphen or "earer" in text or "asic" in text):
-        return text[:most]  # nothing below could be found; a search costs 30 times as much
-    low = text.lower()
-    if not any(word in low for word in _WORDS):
-        return text[:most]
-    return _SECRET.sub(lambda found: (found[1] or "") + "[hidden]", text[: 4 * most])[:most]

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agentkit.journal.codec import Packer
+from agentkit.journal.codec import Codec
 from agentkit.journal.file import JournalError, JournalFile
-from agentkit.journal.writer import Follower, Ledger, named
+from agentkit.journal.writer import Follower, JournalWriter, named
 
 if TYPE_CHECKING:
     import pandas
@@ -109,20 +109,20 @@ class Journal:
         if key is not None and not callable(key):
             raise TypeError(f"key must be a function of a task, got {key!r}; use None for a hash of the task")
         self.path, self.work, self._key = Path(path), work, key
-        self._file, self.packer = JournalFile(self.path, sync=sync), Packer(types)
+        self._file, self.codec = JournalFile(self.path, sync=sync), Codec(types)
         self._runs = self._skipped = self._written = 0
         self._done: dict[str, int] = {}  # key -> offset of its record
         self._failed: set[str] = set()
         self._busy: dict[str, asyncio.Event | None] = {}  # key of a task that a run is doing -> set when it has ended
-        self._ledgers: list[Ledger] = []  # those of the runs going on
+        self._ledgers: list[JournalWriter] = []  # those of the runs going on
         self._header: dict[str, Any] | None = None
         self._rows: dict[str, JournalRecord] = {}  # what `to_frame` has read so far
         self._read_to = 0
         self._news: list[asyncio.Future[None]] = []  # followers that wait
 
-    def ledger(self, agent: Any) -> Ledger:
+    def writer(self, agent: Any) -> JournalWriter:
         """For an executor: the dealings of one run of `agent` with this journal."""
-        return Ledger(self, agent)
+        return JournalWriter(self, agent)
 
     def statistics(self) -> JournalStatistics:
         """Return what is done, and what runs with this object skipped and wrote."""
@@ -214,7 +214,7 @@ class Journal:
     def _records(self, offset: int) -> Iterator[tuple[int, JournalRecord]]:
         """Each record from `offset` on, and the offset behind it."""
         for start, line in self._file.lines(offset):
-            found = self.packer.value(line.decode())
+            found = self.codec.value(line.decode())
             if "key" in found:
                 label, result, error = (
                     found.get("task", found["key"].partition("\n")[0]),

@@ -1,6 +1,6 @@
 """One run's dealings with a journal: what it may skip, what it writes down, and what is told to those who follow.
 
-What it holds: `Ledger`, made by `Journal.ledger` for an executor, and `Follower`, made by `Journal.follow`.
+What it holds: `JournalWriter`, made by `Journal.ledger` for an executor, and `Follower`, made by `Journal.follow`.
 Guarantees: a task is looked up before it takes a slot, and its record is written in the same breath as its outcome is
 settled: no other code of the run comes between the answer and the record. Runs at the same time on one `Journal` never
 do the same task both: a plain run is refused it, a turn of an orchestrator waits for the answer of the other.
@@ -19,20 +19,21 @@ from hashlib import sha256
 from json.encoder import encode_basestring_ascii as quoted
 from typing import TYPE_CHECKING, Any
 
-from agentkit.journal.codec import SHORT, stable_key, stable_text, without_secrets
+from agentkit.base.redact import redact
+from agentkit.journal.codec import SHORT, stable_json, stable_key
 from agentkit.journal.file import JournalError
 from agentkit.report.outcome import Outcome
 
 if TYPE_CHECKING:
     from agentkit.journal.journal import Journal, JournalRecord
 
-__all__ = ["Follower", "Ledger", "named", "work_of"]
+__all__ = ["Follower", "JournalWriter", "named", "work_of"]
 
 
 AT_ONCE = '"status":"success","attempts":1,'  # of nearly all records
 
 
-class Ledger:
+class JournalWriter:
     """What one run skips, thanks to a journal, and writes into it.
 
     `open` when the run begins and `close` when it ends; `recall` each task before it starts, `record` each outcome.
@@ -40,7 +41,7 @@ class Ledger:
 
     def __init__(self, journal: Journal, agent: Any) -> None:
         self._journal, self._file = journal, journal._file
-        self._append, self._packed = journal._file.append, journal.packer.text
+        self._append, self._packed = journal._file.append, journal.codec.text
         about = work_of(agent)
         self._work = about if journal.work is None else {"name": journal.work}
         self._whose = "" if journal.work is None else about["agent"]  # named work may be that of several agents
@@ -101,19 +102,19 @@ class Ledger:
         elif self._elsewhere is not None:
             self._elsewhere[outcome.task_id] = key
         else:
-            said = without_secrets(str(outcome.task), 60)
+            said = redact(str(outcome.task), 60)
             raise JournalError(
                 f"task {said!r} is being done by another run with this journal, and would be paid twice; "
                 "begin this run when that one has ended, or give each run a journal of its own"
             )
 
     def _result(self, offset: int) -> Any:
-        return self._journal.packer.value(self._file.line(offset).decode())["result"]
+        return self._journal.codec.value(self._file.line(offset).decode())["result"]
 
     def _own_key(self, task: Any) -> str:
         assert self._own is not None
         key = self._own(task)
-        text = key if type(key) is str else stable_text(key)
+        text = key if type(key) is str else stable_json(key)
         return f"{self._whose}/{text}" if self._whose else text
 
     def _again(self, key: str, task: Any) -> str:
@@ -157,12 +158,12 @@ class Ledger:
             return None  # it was not done
         succeeded, task, journal = status == "success", outcome.task, self._journal
         try:
-            end = self._packed(outcome.result) if succeeded else quoted(without_secrets(outcome.reason))
+            end = self._packed(outcome.result) if succeeded else quoted(redact(outcome.reason))
             how = AT_ONCE
             if not succeeded or outcome.attempt_log is not None:
                 how = f'"status":"{status}","attempts":{len(outcome.attempts)},'
             if task is not key and type(task) is str:
-                how += f'"task":{quoted(without_secrets(task, SHORT))},'
+                how += f'"task":{quoted(redact(task, SHORT))},'
             what, seconds = "result" if succeeded else "error", finished - started
             offset = self._append(f'{{"key":{quoted(key)},{how}"seconds":{seconds:.6g},"{what}":{end}}}\n'.encode())
         except JournalError as error:

@@ -20,7 +20,7 @@ from typing import Any
 from agentkit.agent import ChatAgent, Reply
 from agentkit.executor import ParallelAgentExecutor
 from agentkit.executor.lending import holder, lent
-from agentkit.journal.writer import Ledger
+from agentkit.journal.writer import JournalWriter
 from agentkit.report import Report
 from agentkit.report.outcome import Outcome, Reads, current, span
 from agentkit.state.conversation import ConversationState
@@ -227,9 +227,9 @@ class Call:
 
     def __init__(self, name: str, fn: Callable[[dict[str, Any]], Awaitable[Any]]) -> None:
         self.name, self._fn = name, fn
-        self._ledger: Ledger | None = None
+        self._ledger: JournalWriter | None = None
 
-    def share_turns(self, ledger: Ledger) -> None:
+    def share_turns(self, ledger: JournalWriter) -> None:
         """Called by the ledger of the run, if there is a journal."""
         self._ledger = ledger
 

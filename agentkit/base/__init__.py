@@ -1,0 +1,4 @@
+"""Helpers that every other room may use; they import the standard library only.
+
+`redact`: strings without credentials.
+"""
