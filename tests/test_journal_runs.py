@@ -169,14 +169,14 @@ def test_run_with_a_task_without_a_key_ends_with_what_was_done(tmp_path):
 def test_run_on_a_full_disk_stops_and_loses_nothing(tmp_path, kind):
     """What is in flight comes to its end and is in the report; nothing new starts; later it goes on from there."""
     journal = Journal(tmp_path / "j")
-    agent, append = Counted(), journal._file.append
+    agent, append = Counted(), journal._index.file.append
 
     def full(line):
-        if journal._written < 5:
+        if journal._index.written < 5:
             return append(line)
         raise JournalError("journal 'j' cannot be written: No space left on device; make room")
 
-    journal._file.append = full
+    journal._index.file.append = full
     with pytest.raises(JournalError, match="No space left on device") as caught:
         execute(agent, source(range(20), kind), journal)
     report = caught.value.report
@@ -256,16 +256,15 @@ def test_run_in_a_folder_that_is_read_only(tmp_path):
     )
 
 
-def test_journal_can_be_followed_while_the_run_goes_on(tmp_path):
-    """Frames taken during a run grow with it, and a follower sees each record."""
+def test_journal_can_be_read_while_a_run_writes(tmp_path):
+    """A frame taken after each outcome has one more row."""
 
     async def main():
         journal = Journal(tmp_path / "j")
-        run = ParallelAgentExecutor(1, journal=journal).start(range(5), Counted())
         rows = []
-        async for record in journal.follow():
-            rows.append((record.result, len(journal.to_frame())))
-        await run
+        async with ParallelAgentExecutor(1, journal=journal).stream(range(5), Counted()) as run:
+            async for outcome in run:
+                rows.append((outcome.result, len(journal.to_frame())))
         return rows
 
     assert simulate(main) == [(0, 1), (10, 2), (20, 3), (30, 4), (40, 5)]

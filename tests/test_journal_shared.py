@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentkit import Budget, CoordinatorOrchestrator, ParallelAgentExecutor, RateLimiter, Reply, RetryPolicy, Usage
+from agentkit import CoordinatorOrchestrator, ParallelAgentExecutor
 from agentkit.journal import Journal, JournalError
 from agentkit.lab.loops.virtual import simulate
 
@@ -108,7 +108,7 @@ def test_tasks_of_a_run_that_ended_badly_are_free_again(tmp_path, how):
         return again.results
 
     assert simulate(main) == ["A"]
-    assert journal._busy == {}
+    assert journal._index.running == set()
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.sets(st.sampled_from("abcdef"), min_size=1)), min_size=2, max_size=6))
@@ -119,7 +119,7 @@ def test_runs_at_any_time_never_pay_a_task_twice(tmp_path_factory, runs):
     assert not agent.calls or max(agent.calls.values()) == 1
     for (_, tasks), report in zip(runs, found, strict=True):
         assert isinstance(report, JournalError) or report.results == [task.upper() for task in sorted(tasks)]
-    assert journal._busy == {}
+    assert journal._index.running == set()
 
 
 def test_run_that_stops_early_still_knows_what_is_done(tmp_path):
@@ -138,12 +138,13 @@ def test_run_that_stops_early_still_knows_what_is_done(tmp_path):
 # -- turns of teams -----------------------------------------------------------------------------------------------
 
 
-def ask_both(journal, lawyer, *, start=0.5, limit=5, **options):
-    """Two questions at about the same time to one team, whose lawyer always gets the same brief."""
+def test_turn_that_another_team_is_taking_is_refused(tmp_path):
+    """Teams are runs like any other: the second one gets the error instead of paying for the same turn."""
+    lawyer = Counted(seconds=2.0)
     team = CoordinatorOrchestrator(
         lambda question, state: {"economist": f"What does {question} cost?", "lawyer": "allowed"},
         {"economist": Counted(), "lawyer": lawyer},
-        executor=ParallelAgentExecutor(limit, journal=journal, **options),
+        executor=ParallelAgentExecutor(5, journal=Journal(tmp_path / "j", work="team")),
     )
 
     async def one(question, start):
@@ -151,87 +152,10 @@ def ask_both(journal, lawyer, *, start=0.5, limit=5, **options):
         return (await team.run(question))[1]
 
     async def main():
-        results = await asyncio.gather(one("a bridge", 0), one("a tunnel", start))
-        return results, asyncio.get_running_loop().time()
+        return await asyncio.gather(one("a bridge", 0), one("a tunnel", 0.5), return_exceptions=True)
 
-    return simulate(main)
-
-
-@pytest.mark.parametrize("limit", [1, 2, 5])
-def test_turn_that_another_team_is_taking_is_waited_for(tmp_path, limit):
-    """One call, two answers; who waits lends its slot, so that one slot is enough for all."""
-    lawyer = Counted(seconds=2.0)
-    (bridge, tunnel), _ = ask_both(Journal(tmp_path / "j", work="team"), lawyer, limit=limit)
-    assert lawyer.calls == {"allowed": 1}
+    bridge, error = simulate(main)
     assert bridge.answer == "economist: WHAT DOES A BRIDGE COST?\nlawyer: ALLOWED"
-    assert tunnel.answer == "economist: WHAT DOES A TUNNEL COST?\nlawyer: ALLOWED"
-    lawyer = Counted(seconds=2.0)
-    ask_both(None, lawyer, limit=limit)
-    assert lawyer.calls == {"allowed": 2}  # what it costs without
-
-
-def test_turn_that_was_waited_for_takes_no_longer(tmp_path):
-    """The second team has the lawyer's answer when the first has it, and a span says what it did meanwhile."""
-    (_, tunnel), end = ask_both(Journal(tmp_path / "j", work="team"), Counted(seconds=2.0))
-    assert end == 2.0
-    waited = [span for outcome in tunnel.report for span in outcome.spans if span.name == "waiting for the same turn"]
-    assert [span.finished - span.started for span in waited] == [1.5]
-
-
-def test_turn_that_was_waited_for_is_not_paid_for_twice(tmp_path):
-    """What one call has cost counts once towards a budget and a rate, however many have its answer."""
-
-    class Lawyer(Counted):
-        async def __call__(self, task):
-            return Reply(await super().__call__(task), Usage(1, 300, 100))
-
-    used = {}
-    for name, journal in {"alone": None, "shared": Journal(tmp_path / "j", work="team")}.items():
-        budget, rate = Budget(tokens=100_000), RateLimiter(6_000, tokens_per_minute=600_000)
-        ask_both(journal, Lawyer(seconds=2.0), budget=budget, rate_limiter=rate)
-        used[name] = budget.statistics().used
-        assert budget.statistics().in_flight == 0
-    assert used["alone"].calls - used["shared"].calls == 1
-    assert used["alone"].tokens - used["shared"].tokens == 400
-
-
-def test_turn_that_fails_is_taken_by_who_waited_for_it(tmp_path):
-    """A failure is not shared: the next in line tries, and its answer is the one that is kept."""
-    lawyer, path = Counted({"allowed": 1}), tmp_path / "j"
-    (bridge, tunnel), _ = ask_both(Journal(path, work="team"), lawyer)
-    assert [result.error for result in bridge] == [None, "no allowed", None]
-    assert [result.error for result in tunnel] == [None, None, None]
-    assert lawyer.calls == {"allowed": 2}
-    again, _ = ask_both(Journal(path, work="team"), lawyer)
-    assert [results[1].result for results in again] == ["ALLOWED", "ALLOWED"]
-    assert lawyer.calls == {"allowed": 2}
-
-
-def test_turn_that_is_tried_again_is_waited_for_to_the_end(tmp_path):
-    """A turn that backs off between two tries is still being taken."""
-    lawyer = Counted({"allowed": 1})
-    retry = RetryPolicy(on=ValueError, base=3, jitter="none")
-    (bridge, tunnel), _ = ask_both(Journal(tmp_path / "j", work="team"), lawyer, limit=1, retry=retry)
-    assert [results[1].result for results in (bridge, tunnel)] == ["ALLOWED", "ALLOWED"]
-    assert lawyer.calls == {"allowed": 2}
-
-
-def test_turn_given_up_while_it_waits_disturbs_nobody(tmp_path):
-    """A timeout of who waits leaves the turn itself, and a third who waits, alone."""
-    lawyer, journal = Counted(seconds=5.0), Journal(tmp_path / "j", work="team")
-    teams = [
-        CoordinatorOrchestrator(
-            lambda question, state: {"lawyer": "allowed"},
-            {"lawyer": lawyer},
-            executor=ParallelAgentExecutor(5, journal=journal, timeout=timeout),
-        )
-        for timeout in (None, 1.0, None)
-    ]
-
-    async def main():
-        return [results for _, results in await asyncio.gather(*(team.run("a bridge?") for team in teams))]
-
-    first, impatient, third = simulate(main)
-    assert [results[0].error for results in (first, impatient, third)] == [None, "timeout", None]
+    assert isinstance(error, JournalError)
+    assert "is being done by another run with this journal" in str(error)
     assert lawyer.calls == {"allowed": 1}
-    assert journal._busy == {}

@@ -1,19 +1,14 @@
-"""What is done stays done: a file of outcomes, from which a run resumes.
+"""A file of finished tasks, from which an interrupted run resumes.
 
-`journal`: what people use. `ledger`: what a run does with it. `packing`: a record as a line. `file`: lines on disk.
+`journal`: what people use. `writer`: what one run reads and writes. `index`: what the file holds, kept in memory.
+`codec`: results as JSON, tasks as keys. `file`: lines on disk.
 """
 
 from __future__ import annotations
 
 from agentkit.journal.file import JournalError
-from agentkit.journal.journal import Journal, JournalRecord, JournalStatistics
-from agentkit.journal.writer import Follower, JournalWriter
+from agentkit.journal.index import JournalRecord
+from agentkit.journal.journal import Journal
+from agentkit.journal.writer import JournalWriter
 
-__all__ = [
-    "Follower",
-    "Journal",
-    "JournalError",
-    "JournalRecord",
-    "JournalStatistics",
-    "JournalWriter",
-]
+__all__ = ["Journal", "JournalError", "JournalRecord", "JournalWriter"]

@@ -1,11 +1,10 @@
-"""Values as JSON that come back as they were, keys that stay the same, and texts without credentials.
+"""Results as JSON that decodes to equal values, and keys that are the same in every process.
 
-What it holds: `Codec` (results to JSON and back), `stable_key` (what a task is recognised by in another process) and
-`redact` (for the messages of errors). The parts of a `Journal`.
-Guarantees: a value that would come back as something else is refused, and so is a task whose key would differ from
-one process to the next.
-Strategy: JSON, with a mark where JSON knows no such type: `{"!": "tuple", ...}`. No code is loaded from a file: only
-the classes that the reader names are made.
+What it holds: `Codec` (results to JSON and back) and `stable_key` (what identifies a task in another process).
+Guarantees: a value that would not decode to an equal one is refused, and so is a task whose key would differ from one
+process to the next.
+Strategy: JSON, with a mark for types that JSON does not have: `{"!": "tuple", ...}`. Decoding never imports code: it
+creates objects only of the classes it was given.
 Opened by the decision guide, with `agentkit.journal`.
 """
 
@@ -24,24 +23,25 @@ from agentkit.base.redact import redact
 
 __all__ = ["SHORT", "Codec", "stable_json", "stable_key"]
 
-SHORT = 100  # characters of a task that may be seen in a journal
+SHORT = 100  # characters of a task that a journal shows
 
 _MARK = "!"
 _PLAIN = (str, int, float, bool, type(None))
-_encode = json.JSONEncoder(separators=(",", ":")).encode
-_UNSTABLE = re.compile(r" at 0x[0-9a-fA-F]+|\.\.\.|…")  # an address, or a text that leaves something out
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+_to_sorted_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+_UNSTABLE = re.compile(r" at 0x[0-9a-fA-F]+|\.\.\.|…")  # an address, or a repr that leaves something out
 
 
 class Codec:
-    """Makes JSON of results, and results of JSON.
+    """Encodes results as JSON, and decodes them.
 
     >>> codec = Codec()
-    >>> codec.text(("a", Usage(1, 900, 100)))
+    >>> codec.encode(("a", Usage(1, 900, 100)))
     '{"!":"tuple","of":["a",{"!":"Usage","requests":1,"input_tokens":900,"output_tokens":100}]}'
-    >>> codec.value(codec.text(("a", Usage(1, 900, 100))))
+    >>> codec.decode(codec.encode(("a", Usage(1, 900, 100))))
     ('a', Usage(requests=1, input_tokens=900, output_tokens=100))
 
-    It knows what JSON knows, tuples, dicts with keys of any kind, `Reply`, `Usage` and the dataclasses in `types`.
+    Handles what JSON has, tuples, dicts with keys of any type, `Reply`, `Usage` and the dataclasses in `types`.
     """
 
     def __init__(self, types: Iterable[type[Any]] = ()) -> None:
@@ -51,11 +51,11 @@ class Codec:
                 raise TypeError(f"types must be dataclasses, got {cls!r}; for other results return a dict")
             if self._types.setdefault(cls.__name__, cls) is not cls:
                 raise ValueError(f"types must have different names, got {cls.__name__} twice; rename one of them")
-        self._decode = json.JSONDecoder(object_hook=self._made).decode
+        self._from_json = json.JSONDecoder(object_hook=self._restored).decode
 
-    def text(self, value: Any) -> str:
-        """Return one line of JSON, or raise `TypeError` for what would not come back as it was."""
-        if type(value) is Reply and type(usage := value.usage) is Usage:  # as nearly all are: a shorter way to the same
+    def encode(self, value: Any) -> str:
+        """Return one line of JSON; raises `TypeError` for a value that would not decode to an equal one."""
+        if type(value) is Reply and type(usage := value.usage) is Usage:  # nearly all results: a third of the time
             calls, read, written, number = usage.requests, usage.input_tokens, usage.output_tokens, value.request_id
             if type(calls) is type(read) is type(written) is int:
                 try:
@@ -65,33 +65,33 @@ class Codec:
                         f'"finish_reason":{quoted(value.finish_reason)},'
                         f'"request_id":{"null" if number is None else quoted(number)}}}'
                     )
-                except TypeError:  # an endpoint that left something out
+                except TypeError:  # the endpoint left something out
                     pass
-        return quoted(value) if type(value) is str else _encode(self._packed(value))
+        return quoted(value) if type(value) is str else _to_json(self._marked(value))
 
-    def value(self, text: str) -> Any:
-        """Return what `text` was made of."""
-        return self._decode(text)
+    def decode(self, line: str) -> Any:
+        """Return the value that was encoded as `line`."""
+        return self._from_json(line)
 
-    def _packed(self, value: Any) -> Any:
+    def _marked(self, value: Any) -> Any:
         kind = type(value)
         if kind in _PLAIN:
             return value
         if kind is list:
-            return [self._packed(item) for item in value]
+            return [self._marked(item) for item in value]
         if kind is tuple:
-            return {_MARK: "tuple", "of": [self._packed(item) for item in value]}
+            return {_MARK: "tuple", "of": [self._marked(item) for item in value]}
         if kind is dict:
             if _MARK not in value and all(type(key) is str for key in value):
-                return {key: self._packed(item) for key, item in value.items()}
-            return {_MARK: "dict", "of": [[self._packed(key), self._packed(item)] for key, item in value.items()]}
+                return {key: self._marked(item) for key, item in value.items()}
+            return {_MARK: "dict", "of": [[self._marked(key), self._marked(item)] for key, item in value.items()]}
         if self._types.get(kind.__name__) is kind:
-            return {_MARK: kind.__name__} | {f.name: self._packed(getattr(value, f.name)) for f in fields(kind)}
+            return {_MARK: kind.__name__} | {f.name: self._marked(getattr(value, f.name)) for f in fields(kind)}
         if is_dataclass(kind):
             raise TypeError(f"cannot store a {kind.__name__}; name it: Journal(..., types=[{kind.__name__}])")
         raise TypeError(f"cannot store a {kind.__name__}; return a text, numbers, lists, dicts or a dataclass")
 
-    def _made(self, found: dict[str, Any]) -> Any:
+    def _restored(self, found: dict[str, Any]) -> Any:
         if _MARK not in found:
             return found
         name = found.pop(_MARK)
@@ -102,32 +102,29 @@ class Codec:
         if name not in self._types:
             raise ValueError(f"a stored result is a {name}; name that class: Journal(..., types=[{name}])")
         cls = self._types[name]
-        result = object.__new__(cls)  # as it was, whatever its __init__ would do
+        result = object.__new__(cls)  # equal to the original, whatever __init__ would do
         for key, item in found.items():
             object.__setattr__(result, key, item)
         return result
 
 
-_sorted = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
-
-
 def stable_json(task: Any) -> str:
-    r"""A text that is the same for equal tasks in every process; raises `TypeError` where there is none.
+    r"""Return a string that is the same for equal tasks in every process; raises `TypeError` if there is none.
 
     >>> stable_json({"b": 1, "a": {"x", "y"}})
     '{"a":{"!":"set","of":["\\"x\\"","\\"y\\""]},"b":1}'
     """
     kind = type(task)
-    return quoted(task) if kind is str else str(task) if kind is int else _sorted(_stable(task))
+    return quoted(task) if kind is str else str(task) if kind is int else _to_sorted_json(_stable(task))
 
 
 def stable_key(task: Any, whose: str = "") -> str:
-    """Return what a task is recognised by: a short text itself, of others 32 hexadecimal digits of SHA-256.
+    """Return what identifies a task: a short string itself; otherwise 32 hexadecimal digits of SHA-256.
 
     >>> stable_key("What is a race condition?"), stable_key(["What", "why"])
     ('What is a race condition?', '05b8eaaf544c696e8bd40f6a5f4d51c6')
 
-    `whose` goes into the hash, so that the same task has another key for another agent.
+    `whose` is part of the hash, so the same task has a different key for another agent.
     """
     if type(task) is str:
         if not whose and len(task) <= SHORT and "\n" not in task and redact(task) == task:

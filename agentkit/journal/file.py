@@ -1,8 +1,9 @@
-"""The file of a journal: whole lines or none, one writer at a time.
+"""The file of a journal: whole lines, one writer at a time.
 
 What it holds: `JournalFile` and `JournalError`.
-Guarantees: a line is with the operating system before `append` returns, so it survives the death of the process (and,
-with `sync`, of the machine); a line that could not be written whole is taken back, kept, and written with the next.
+Guarantees: the operating system has a line before `append` returns, so the line survives the death of the process
+(and, with `sync`, a power cut); a line that was only partly written is removed, kept in memory, and written with the
+next one.
 Strategy: unbuffered appends, one system call each; an advisory lock (flock) where the system has one; on opening, a
 torn last line, which a crash may leave, is cut off.
 Opened by the decision guide, with `agentkit.journal`.
@@ -20,11 +21,11 @@ __all__ = ["JournalError", "JournalFile"]
 
 
 class JournalError(RuntimeError):
-    """A journal that cannot be used as it is asked to be; the message says what to do."""
+    """The journal cannot be used this way; the message says what to do."""
 
 
 class JournalFile:
-    r"""Lines appended to a file, each whole or not at all.
+    r"""Appends lines to a file, each one whole or not at all.
 
     >>> import tempfile
     >>> file = JournalFile(Path(tempfile.mkdtemp(), "lines"))
@@ -39,18 +40,11 @@ class JournalFile:
         self._file: FileIO | None = None
         self.size = 0
         """Bytes of whole lines."""
-        self.torn = 0
-        """Bytes of torn last lines cut off so far."""
         self.unwritten = b""
-        """Lines that could not be written yet."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether this process is writing to it."""
-        return self._file is not None
+        """Lines that could not be written so far."""
 
     def open(self) -> None:
-        """Open for appending, alone; cut off a torn last line, and write what could not be written before."""
+        """Open and lock the file for appending; cut off a torn last line, and write lines kept from before."""
         try:
             file = FileIO(self.path, "a+")
         except OSError as error:
@@ -72,7 +66,7 @@ class JournalFile:
 
     def _cut_torn_line(self, file: FileIO) -> None:
         end = whole = self.size
-        while whole:  # look for the last line's end, backwards
+        while whole:  # search backwards for the end of the last whole line
             start = max(0, whole - 65_536)
             file.seek(start)
             found = file.read(whole - start).rfind(b"\n")
@@ -85,23 +79,23 @@ class JournalFile:
         if whole == 0 and not file.read(20).startswith(b'{"agentkit journal":'[: end - whole]):
             raise JournalError(f"{str(self.path)!r} is not a journal; use another path, nothing was changed")
         file.truncate(whole)
-        self.torn, self.size = self.torn + end - whole, whole
+        self.size = whole
 
     def append(self, line: bytes) -> int:
-        """Write a line and return the offset it begins at; raises `JournalError` if the disk does not take it."""
+        """Write a line and return its offset; raises `JournalError` if it cannot be written."""
         if self._file is None:
             raise JournalError(f"journal {str(self.path)!r} is not open")
         data, start = self.unwritten + line if self.unwritten else line, self.size
         size = len(data)
         try:
             written = self._file.write(data)
-            while written < size:  # the disk took a part; asking again says why
+            while written < size:  # a partial write; the next one raises the reason
                 written += self._file.write(data[written:])
             if self._sync:
                 os.fsync(self._file.fileno())
         except OSError as error:
             self.unwritten = data
-            self._take_back()
+            self._remove_partial_line()
             raise JournalError(
                 f"journal {str(self.path)!r} cannot be written: {error.strerror or error}; {data.count(10)} results "
                 "are kept in memory and in the report; make room, and run again with the same journal"
@@ -111,15 +105,15 @@ class JournalFile:
             self.unwritten = b""
         return end - len(line)
 
-    def _take_back(self) -> None:
+    def _remove_partial_line(self) -> None:
         assert self._file is not None
         try:
             self._file.truncate(self.size)
-        except OSError:  # the next to open it will cut the torn line off
+        except OSError:  # the next `open` cuts the torn line off
             pass
 
     def line(self, offset: int) -> bytes:
-        """The line that begins at `offset`; after `close` too, for a run that has ended before its last tasks."""
+        """Return the line at `offset`; works after `close` too, for a run that ended before its last tasks."""
         if self._file is None:
             return next(self.lines(offset))[1]
         self._file.seek(offset)
@@ -129,7 +123,7 @@ class JournalFile:
         return data[: data.index(b"\n") + 1]
 
     def lines(self, offset: int = 0) -> Iterator[tuple[int, bytes]]:
-        """Every whole line from `offset` on, with the offset it begins at; also of a file others are writing to."""
+        """Return every whole line from `offset` on, with its offset; works while another process is writing."""
         try:
             with self.path.open("rb") as file:
                 file.seek(offset)
@@ -141,13 +135,13 @@ class JournalFile:
             return
 
     def close(self) -> None:
-        """Let others write. What could not be written is tried once more, and else kept for the next `open`."""
+        """Release the file. Lines that could not be written are tried once more, then kept for the next `open`."""
         if self._file is None:
             return
         try:
             if self.unwritten:
                 self.append(b"")
-        except JournalError:  # the run has said so already
+        except JournalError:  # the run has reported it already
             pass
         finally:
             self._file.close()
@@ -155,8 +149,8 @@ class JournalFile:
 
 
 def _lock(file: FileIO, path: Path) -> None:
-    """Lock a file against other writers, here or in other processes, until it is closed."""
-    if sys.platform == "win32":  # no advisory locks there
+    """Lock a file against other writers, in this process or others, until it is closed."""
+    if sys.platform == "win32":  # it has no advisory locks
         return
     import fcntl
 
@@ -167,5 +161,5 @@ def _lock(file: FileIO, path: Path) -> None:
             f"journal {str(path)!r} is in use by another run, here or in another process; wait until that has ended, "
             "hand in the same Journal object, or use another path"
         ) from None
-    except OSError:  # a file system without locks
+    except OSError:  # a file system that has no locks
         pass
