@@ -229,11 +229,14 @@ def test_Parallel_run_with_limit_shares_the_slots():
         calls = [orchestrator.run_with_limit(Scripted(f"a{i}", 2), "x", None, timeout=3) for i in range(5)]
         results = await asyncio.gather(*calls)
         late = await orchestrator.run_with_limit(Scripted("late", 9), "x", None, timeout=3)
-        return [r.error for r in results], late["error"], asyncio.get_running_loop().time(), orchestrator.statistics()
+        return [r.error for r in results], late["error"], asyncio.get_running_loop().time(), repr(orchestrator)
 
-    errors, late, seconds, statistics = simulate(main)
+    errors, late, seconds, said = simulate(main)
     assert (errors, late, seconds) == ([None] * 5, "timeout", 9)
-    assert (statistics.runs, statistics.succeeded, statistics.failed, statistics.in_flight) == (6, 5, 1, 0)
+    assert said == (
+        "<ParallelOrchestrator: 6 runs, 5 turns succeeded, 1 failed; "
+        "ParallelAgentExecutor CapacityLimiter 0 of 2 in flight, 0 waiting>"
+    )
 
 
 def test_Parallel_inside_a_task_on_the_same_limiter_does_not_lock_itself_out():
@@ -270,9 +273,14 @@ def test_Orchestrator_knows_what_a_ChatAgent_costs():
 @pytest.mark.parametrize(
     ("make", "error", "said"),
     [
-        (lambda: ParallelOrchestrator(-1), ValueError, "max_concurrent must be 0 or more, got -1"),
-        (lambda: ParallelOrchestrator("5"), TypeError, "max_concurrent must be a whole number"),
+        (lambda: ParallelOrchestrator(-1), ValueError, "max_concurrency must be 0 or more, got -1"),
+        (lambda: ParallelOrchestrator("5"), TypeError, "max_concurrency must be a whole number"),
         (lambda: ParallelOrchestrator(3, executor=ParallelAgentExecutor()), TypeError, "were both given"),
+        (
+            lambda: ParallelOrchestrator(5, max_concurrent=5),
+            TypeError,
+            "max_concurrency=5 and max_concurrent=5 were both",
+        ),
         (lambda: SequentialOrchestrator(executor=5), TypeError, "executor must be a ParallelAgentExecutor, got 5"),
     ],
 )

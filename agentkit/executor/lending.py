@@ -12,13 +12,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
 
 from agentkit.report.outcome import Outcome, current
 from agentkit.semaphore import CapacityLimiter, QueueFull
-
-if TYPE_CHECKING:
-    from agentkit.executor.attempt import Leave
 
 __all__ = ["Holder", "holder", "lent"]
 
@@ -26,13 +22,12 @@ __all__ = ["Holder", "holder", "lent"]
 class Holder:
     """A worker's slot, as its agent sees it."""
 
-    __slots__ = ("doing", "holding", "leave", "limiter", "waits")
+    __slots__ = ("doing", "holding", "limiter", "waits")
 
     def __init__(self, limiter: CapacityLimiter) -> None:
         self.limiter = limiter
         self.holding = False  # whether the worker has a slot
         self.doing: Outcome | int | None = None  # what the worker is busy with, or was last
-        self.leave: Leave | None = None  # what that was granted, where it had to ask
         self.waits = 0  # runs the agent is waiting for; the slot is lent while there are any
 
     @property

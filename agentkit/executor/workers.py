@@ -100,7 +100,6 @@ class Workers(Crew):
                     if attempter.plain:
                         outcome.started = started = time() - began if now is None else now
                     elif not attempter.gated or (leave := await attempter.ask_leave(outcome)):
-                        held.leave = leave
                         started = attempter.start(outcome, me, None if leave else now, leave)
                 if outcome.finished is None:
                     held.doing = outcome

@@ -1,7 +1,7 @@
 """Teams of agents on an executor.
 
-`teams`: one after another, or side by side. `coordinator`: a lead who plans and joins; `routing` checks the plans.
-`pipeline`: stages with queues between; `station` is one. `turns` and `turnlog`: what is common to all.
+`teams`: one after another, or concurrently. `coordinator`: a lead that plans and joins; `routing` checks the plans.
+`pipeline`: stages with queues between them; `stage` runs one of them. `turns`: what teams and coordinators share.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from agentkit.agent import Agent
 from agentkit.orchestration.coordinator import CoordinatorOrchestrator
 from agentkit.orchestration.pipeline import Pipeline
 from agentkit.orchestration.routing import RoutingError
-from agentkit.orchestration.teams import OrchestratorStatistics, ParallelOrchestrator, SequentialOrchestrator
+from agentkit.orchestration.teams import ParallelOrchestrator, SequentialOrchestrator
 from agentkit.orchestration.turns import AgentResult, Results
 from agentkit.state import ConversationState
 
@@ -19,7 +19,6 @@ __all__ = [
     "AgentResult",
     "ConversationState",
     "CoordinatorOrchestrator",
-    "OrchestratorStatistics",
     "ParallelOrchestrator",
     "Pipeline",
     "Results",

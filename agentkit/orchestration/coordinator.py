@@ -1,19 +1,20 @@
-"""A lead agent that plans, delegates to specialists side by side, and joins what they found.
+"""A lead agent that plans, delegates to specialists that run concurrently, and joins their answers.
 
-What it holds: `CoordinatorOrchestrator`, and `RoutingError` for a plan that cannot be carried out.
-Guarantees: a plan is checked before anybody starts; a slow or failed specialist holds nobody up and is in the results;
-what was found is kept when a later round fails; state is written by one writer, in the order of the plan.
-Strategy: each step is a run of one executor: the plan, the specialists, the joining. A deadline is the run's `within`,
-a quorum cancels the run when enough have answered, and the logs of all steps become one (`turnlog.Log`).
+What it holds: `CoordinatorOrchestrator`, and `RoutingError` for a plan that cannot be executed.
+Guarantees: a plan is checked before any specialist starts; a specialist that is slow (with a deadline or a quorum) or
+fails does not block the others, and is in the results; earlier answers are kept when a later round fails; only one task
+changes the state, in the order of the plan.
+Strategy: each step is a run of one executor: the plan, the specialists, the join. The deadline is the `within` of the
+specialists' run, a quorum cancels that run once enough have answered, and `RunLog` merges the logs of all steps.
 Opened by the decision guide.
 """
 
 from __future__ import annotations
 
-from asyncio import CancelledError
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from asyncio import CancelledError, get_running_loop
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agentkit.agent import Reply, Usage
@@ -21,39 +22,87 @@ from agentkit.executor import ParallelAgentExecutor
 from agentkit.executor.call import is_async
 from agentkit.executor.run import Run
 from agentkit.orchestration.routing import RoutingError, briefs_of, by_name, joined_by, routed
-from agentkit.orchestration.turnlog import Log
 from agentkit.orchestration.turns import (
     AgentResult,
-    Call,
     Coordinated,
-    CoordinatorStatistics,
-    after,
     ask,
     checked,
+    context_fingerprint,
     executor_for,
     fold,
+    label,
     record,
     start,
     turn,
 )
-from agentkit.report import attach
-from agentkit.report.outcome import Outcome, span
+from agentkit.report import Report, attach
+from agentkit.report.outcome import Outcome, Span, clock, current, span
 from agentkit.semaphore import CapacityLimiter
 from agentkit.state.conversation import ConversationState
 
-__all__ = ["CoordinatorOrchestrator", "CoordinatorStatistics", "RoutingError"]
+__all__ = ["CoordinatorOrchestrator", "RoutingError"]
 
 Stream = AsyncGenerator[AgentResult, None]
 
 
+class RunLog:
+    """The logs of several runs, one after another, as one log on one clock.
+
+    Each run counts seconds from its own start; here they count from the start of the log. Outcomes are numbered in the
+    order in which they were added. Inside a task of another executor, each turn and the spans inside it are also added
+    to that task as spans, so that the outer timeline shows the whole tree.
+    """
+
+    def __init__(self) -> None:
+        self.began = get_running_loop().time()
+        self.outcomes: list[Outcome] = []
+        self.limits: list[tuple[float, float]] = []
+        self._outer = current.get()
+        self._shift = 0.0 if self._outer is None else self.began - clock.get()[1]
+
+    def add(self, run: Run, outcomes: Sequence[Outcome], *, limits: bool = True) -> None:
+        """Add a run's outcomes and, unless `limits` is false, the changes of its limit."""
+        by = run.began - self.began
+        if limits:
+            self.limits += [(at + by, limit) for at, limit in run.limits]
+        for outcome in outcomes:
+            _shift(outcome, by)
+            outcome.task_id = len(self.outcomes)
+            self.outcomes.append(outcome)
+            self._add_to_outer(outcome)
+
+    def report(self, stopped: str | None = None) -> Report:
+        """Return the whole log as one report."""
+        return Report(self.outcomes, limits=self.limits, stopped=stopped)
+
+    def _add_to_outer(self, outcome: Outcome) -> None:
+        if self._outer is None or outcome.started is None or outcome.finished is None:
+            return
+        who, by = label(outcome), self._shift
+        inside = [Span(f"{s.name} · {who}", s.started + by, s.finished + by) for s in outcome.spans]
+        self._outer.spans += (Span(who, outcome.started + by, outcome.finished + by), *inside)
+
+
+def _shift(outcome: Outcome, by: float) -> None:
+    """Move all times of an outcome by so many seconds."""
+    outcome.submitted += by
+    outcome.started = None if outcome.started is None else outcome.started + by
+    outcome.finished = None if outcome.finished is None else outcome.finished + by
+    if outcome.attempt_log is not None:
+        outcome.attempt_log = tuple(
+            replace(a, started=a.started + by, finished=a.finished + by) for a in outcome.attempt_log
+        )
+    outcome.spans = tuple(replace(s, started=s.started + by, finished=s.finished + by) for s in outcome.spans)
+
+
 @dataclass(slots=True)
 class _Work:
-    """One question on its way."""
+    """One question being worked on."""
 
     question: Any
     state: ConversationState
-    known: dict[str, str]
-    log: Log = field(default_factory=Log)
+    fingerprint: dict[str, str]  # of the initial state
+    log: RunLog = field(default_factory=RunLog)
     results: list[AgentResult] = field(default_factory=list)
     answer: Any = None
     rounds: int = 0
@@ -61,7 +110,7 @@ class _Work:
 
 
 class CoordinatorOrchestrator:
-    """A lead that plans, specialists that work side by side, and a lead that joins what they found.
+    """A lead that plans, specialists that run concurrently, and a lead that joins their answers.
 
     >>> import asyncio
     >>> def router(question, state):
@@ -76,14 +125,16 @@ class CoordinatorOrchestrator:
     economist: 12 million
     lawyer: yes
 
-    - `router(question, state)` returns who is to work on what: `{name: brief}`, or pairs `(name, brief)`; or it is an
-      agent, whose answer is that in JSON. From the second round on, naming nobody means content.
+    - `router(question, state)` returns the plan: `{name: brief}`, or pairs `(name, brief)`. It may be an agent that
+      answers with the plan as JSON. From round 2, an empty plan ends the loop.
     - `specialists`: agents with names, or `{name: agent}`; a function of the brief is an agent too.
-    - `synthesizer(question, answers)` joins `{name: answer}` of those that succeeded; or it is an agent; without it
-      the answers are listed. A router or synthesizer that is a plain function takes no slot and no part of a rate.
-    - `deadline`: seconds a round's specialists have, waiting for a slot included; who is late has `"timeout"`.
-    - `quorum`: so many answers are enough; the others are cancelled then.
-    - `rounds`: at most so many plans; `content(answer)` true ends earlier.
+    - `synthesizer(question, answers)` joins `{name: answer}` of the specialists that succeeded. It may be an agent;
+      without one, the answers are listed. A router or synthesizer that is a plain function takes no slot and does not
+      count toward a rate.
+    - `deadline`: seconds each specialist has from the start of its round, including the wait for a slot; the error of
+      a late one is `"timeout"`.
+    - `quorum`: this many answers are enough; the other specialists are then cancelled.
+    - `rounds`: the largest number of plans; the loop ends earlier when `done(answer)` is true.
     """
 
     def __init__(
@@ -93,28 +144,28 @@ class CoordinatorOrchestrator:
         synthesizer: Any = None,
         *,
         name: str = "lead",
-        max_concurrent: int | CapacityLimiter | None = 5,
+        max_concurrency: int | CapacityLimiter | None = 5,
         executor: ParallelAgentExecutor | None = None,
         deadline: float | None = None,
         quorum: int | None = None,
         rounds: int = 1,
-        content: Callable[[Any], bool] | None = None,
+        done: Callable[[Any], bool] | None = None,
     ) -> None:
-        self.name, self.router, self.synthesizer, self.content = name, router, synthesizer, content
+        self.name, self.router, self.synthesizer, self.done = name, router, synthesizer, done
         for what, lead in (("router", router), ("synthesizer", synthesizer)):
             if not (callable(getattr(lead, "process", lead)) or (what == "synthesizer" and lead is None)):
                 raise TypeError(f"{what} must be an agent or a function of the question and more, got {lead!r:.80}")
         self.specialists = by_name(specialists, name)
         """The specialists by name."""
-        self.executor = executor_for(max_concurrent, 5, executor)
-        """What runs every turn, the lead's as well."""
+        self.executor = executor_for(max_concurrency, 5, executor)
+        """What runs every turn, including the lead's."""
         for what, value, unset in (("quorum", quorum, True), ("rounds", rounds, False)):
             if not (unset and value is None) and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ValueError(f"{what} must be a whole number, 1 or more, got {value!r}")
         if deadline is not None and not deadline > 0:
             raise ValueError(f"deadline must be more than 0 seconds, got {deadline!r}; use None to wait for all")
         self.deadline, self.quorum, self.rounds = deadline, quorum, rounds
-        self._runs = self._answered = self._rounds = self._left = 0
+        self._runs = self._answered = 0
 
     async def run_coordinated(
         self, question: Any, initial_state: ConversationState | None = None
@@ -129,27 +180,22 @@ class CoordinatorOrchestrator:
     run = run_coordinated
 
     async def stream(self, question: Any, initial_state: ConversationState | None = None) -> Stream:
-        """Work on one question and yield each result as it comes: specialists as they finish, then the lead."""
+        """Work on one question and yield each result when it is ready: specialists as they finish, then the lead."""
         work = _begin(question, initial_state)
         async with aclosing(self._steps(work)) as steps:
             async for result in steps:
                 yield result
 
     async def process(self, prompt: Any, context: Any = None) -> Any:
-        """Answer as an agent does, so that a coordinator can be a specialist of another, or any executor's agent."""
+        """Answer like an agent, so a coordinator can be a specialist of another one, or the agent of any executor."""
         return (await self(prompt, context)).text
 
     async def __call__(self, task: Any, context: Any = None) -> Reply:
-        """Answer one task; the reply's usage is that of all turns."""
+        """Answer one task; the usage of the reply is that of all turns."""
         _, results = await self.run_coordinated(task, context)
         if results.answer is None:
             raise RuntimeError(f"{self.name!r} has no answer: {results[-1].error if results else results.stopped}")
         return Reply(str(results.answer), results.usage if isinstance(results.usage, Usage) else None)
-
-    def statistics(self) -> CoordinatorStatistics:
-        """Return what was done so far, and what is in flight."""
-        in_flight = self.executor.limiter.statistics().in_flight
-        return CoordinatorStatistics(self._runs, self._answered, self._rounds, self._left, in_flight)
 
     def __repr__(self) -> str:
         who = ", ".join(self.specialists)
@@ -167,13 +213,13 @@ class CoordinatorOrchestrator:
                 async with aclosing(self._delegate(work, briefs, number)) as results:
                     async for result in results:
                         yield result
-                work.rounds, self._rounds = number, self._rounds + 1
+                work.rounds = number
                 joined = await self._join(work, number)
                 yield joined
                 if joined.error is not None:
                     work.stopped = f"round {number}: {joined.error}"
                     break
-                if self.content is not None and self.content(work.answer):
+                if self.done is not None and self.done(work.answer):
                     break
         finally:
             self._runs += 1
@@ -190,7 +236,7 @@ class CoordinatorOrchestrator:
             return briefs
         if number == 1:
             error = outcome.error or RuntimeError("the router failed")
-            if isinstance(error, CancelledError):  # raised as it is, it would look as if the caller were cancelled
+            if isinstance(error, CancelledError):  # raised unchanged, it would look as if the caller were cancelled
                 error = RuntimeError(f"the plan of {self.name!r} was cut off: {record(outcome).error}")
             attach(error, work.log.report(), f"the plan of {self.name!r} failed")
             raise error
@@ -198,12 +244,12 @@ class CoordinatorOrchestrator:
         return {}
 
     async def _delegate(self, work: _Work, briefs: dict[str, str], number: int) -> Stream:
-        """Run the specialists side by side until all, or enough, have answered, or time is up."""
+        """Run the specialists concurrently until all, or enough, have answered, or the deadline has passed."""
         tasks = []
         for name, brief in briefs.items():
-            agent = self.specialists[name]  # a plain function sees the brief alone
-            known = self._known(work) if hasattr(agent, "process") else work.known
-            tasks.append(turn(agent, name, brief, round=number, **known))
+            agent = self.specialists[name]  # a plain function sees only the brief
+            context = self._fingerprint(work) if hasattr(agent, "process") else work.fingerprint
+            tasks.append(turn(agent, name, brief, round=number, **context))
         results: dict[str, AgentResult] = {}
         outcomes: list[Outcome] = []
         cut, answered = None, 0
@@ -225,26 +271,23 @@ class CoordinatorOrchestrator:
             yield results[task["agent"]]
         places = list(briefs)
         work.log.add(run, sorted(outcomes, key=lambda outcome: places.index(outcome.task["agent"])))
-        self._keep(work, [results[name] for name in briefs], cut)
+        for name in briefs:
+            work.results.append(results[name])
+            work.state = fold(work.state, None, results[name])
 
-    def _known(self, work: _Work) -> dict[str, str]:
-        """Return what a journal knows a turn by besides its prompt: all that has been said before it."""
-        return work.known if self.executor.journal is None else after(work.state)
+    def _fingerprint(self, work: _Work) -> dict[str, str]:
+        """Return the fingerprint of everything said so far, by which a journal tells equal prompts apart."""
+        return work.fingerprint if self.executor.journal is None else context_fingerprint(work.state)
 
     def _specialist(self, context: ConversationState) -> Callable[[dict[str, Any]], Any]:
         async def call(task: dict[str, Any]) -> Any:
             return await ask(self.specialists[task["agent"]], task["agent"], task["prompt"], context)
 
-        return Call(self.name, call)
-
-    def _keep(self, work: _Work, results: list[AgentResult], cut: str | None) -> None:
-        for result in results:
-            work.results.append(result)
-            work.state = fold(work.state, None, result)
-            self._left += cut is not None and result.error == cut
+        call.__qualname__ = self.name  # how a journal names the work
+        return call
 
     async def _join(self, work: _Work, number: int) -> AgentResult:
-        """Have the lead join what succeeded so far; what an earlier round found stays unless it was found anew."""
+        """Have the lead join the answers so far; an answer of an earlier round is kept unless there is a newer one."""
         names = dict.fromkeys(result.agent for result in work.results if result.agent != self.name)
         answers = {name: work.state.agent_outputs[name] for name in names if name in work.state.agent_outputs}
         if not answers:
@@ -265,10 +308,11 @@ class CoordinatorOrchestrator:
     async def _alone(self, work: _Work, step: str, call: Callable[[dict[str, Any]], Any], number: int) -> Outcome:
         """Run one turn of the lead."""
         agent = self.router if step == "plans" else self.synthesizer
-        task = turn(agent, self.name, work.question, step=step, round=number, **self._known(work))
+        task = turn(agent, self.name, work.question, step=step, round=number, **self._fingerprint(work))
         paid = hasattr(agent, "process") or is_async(agent)  # a plain function calls no model: no slot, no rate
         executor = self.executor if paid else ParallelAgentExecutor(None, retry=self.executor.retry)
-        async with executor.stream([task], Call(self.name, call)) as run:
+        call.__qualname__ = self.name  # how a journal names the work
+        async with executor.stream([task], call) as run:
             outcomes = [outcome async for outcome in run]
         work.log.add(run, outcomes, limits=paid)
         return outcomes[0]
@@ -281,12 +325,9 @@ class CoordinatorOrchestrator:
 
 def _begin(question: Any, initial_state: Any) -> _Work:
     state = start(initial_state)
-    return _Work(question, state, after(state))
+    return _Work(question, state, context_fingerprint(state))
 
 
 def _why(run: Run) -> str | None:
-    """Say why a run was ended early, if it was."""
-    if run._cut_off is None:
-        return None
-    status, reason = run._cut_off
-    return "timeout" if status == "timeout" else reason
+    """Return why a run was stopped early, if it was."""
+    return "timeout" if run.stopped is not None and run.stopped.startswith("within=") else run.stopped

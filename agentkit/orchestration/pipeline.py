@@ -1,11 +1,12 @@
-"""Stages in a line, joined by bounded queues: the slowest one sets the pace, and nobody runs ahead of it.
+"""Stages joined by bounded queues: the slowest stage sets the pace, and the stages before it wait for it.
 
-What it holds: `Pipeline`, `Flow` (a pipeline at work, to iterate over), `StageStatistics`.
-Guarantees: between two stages wait at most `max_queue` items, and those a stage could not hand on keep its workers
-busy: that is backpressure; an item that fails goes straight to the output, with its error; leaving early, by `break`,
-an error or cancellation, ends all stages. Memory does not grow with the input, which may be endless.
-Strategy: a stage is a `stream` of an executor of its own, whose source is the queue before it. A stage takes an item
-only if what it has taken and the next has not is less than its concurrency plus the queue (credit-based flow control).
+What it holds: `Pipeline`, `Flow` (a running pipeline, to iterate over), `StageStatistics`.
+Guarantees: at most `max_queue` items wait between two stages, and finished items that do not fit keep their workers
+blocked: that is backpressure. An item that fails goes straight to the output, with its error. Leaving early, by
+`break`, an error or cancellation, ends all stages. Memory does not grow with the input, which may be endless.
+Strategy: a stage is a `stream` of an executor, whose source is the queue before it. A stage takes another item only
+while the items it took and the next stage has not are fewer than its concurrency plus the queue (credit-based flow
+control).
 Opened by notebook 08.
 """
 
@@ -17,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from agentkit.executor import ParallelAgentExecutor
-from agentkit.orchestration.stage import Intake, Output, StageStatistics, Station
+from agentkit.orchestration.stage import Intake, Output, StageRunner, StageStatistics
 from agentkit.report import Report, attach
 from agentkit.report.outcome import Outcome
 
@@ -37,13 +38,13 @@ class Pipeline:
     >>> asyncio.run(main())
     [(8, 6), (9, 6), (10, 7), (11, 7)]
 
-    A stage is a function of one item, or `(function, concurrency)`; for `concurrency` an executor may be given, with
-    its retries, limits and timeouts. A function alone has a worker of its own, or `executor`, if one is handed in:
-    such stages share its slots. Plain functions run in threads, as everywhere. `max_queue`: items that may wait
-    between two stages, and before the reader. Out come `Outcome`s as they finish: `.task` is the item that went in,
-    `.result` what the last stage made of it, `.spans` the time in each stage. With `on_error="raise"` the first
-    failure ends the flow and is raised; with `"collect"` it comes out like any other. What `execute` returns draws
-    the queues between the stages: `.plot("stages")`.
+    A stage is a function of one item, or `(function, concurrency)`; instead of a number, `concurrency` may be an
+    executor with its retries, limits and timeouts. A function alone has one worker, or uses `executor` if that is
+    given: such stages share its slots. Plain functions run in threads, as in any executor. `max_queue`: how many items
+    may wait between two stages, and before the reader. The output is an `Outcome` per item, as they finish: `.task` is
+    the input item, `.result` the result of the last stage, `.spans` the time in each stage. With `on_error="raise"` the
+    first failure ends the flow and is raised; with `"collect"` it is part of the output. The report that `execute`
+    returns can draw the queues between the stages: `.plot("stages")`.
     """
 
     def __init__(
@@ -66,12 +67,12 @@ class Pipeline:
         self._latest: Flow | None = None
 
     def stream(self, items: Iterable[Any] | AsyncIterable[Any]) -> Flow:
-        """Return a `Flow` to iterate over with `async for`; it begins with the iteration."""
+        """Return a `Flow` to iterate over with `async for`; it starts with the iteration."""
         self._latest = Flow(self, items)
         return self._latest
 
     async def execute(self, items: Iterable[Any] | AsyncIterable[Any]) -> Report:
-        """Run all items through and return the `Report`, in the order of the input."""
+        """Process all items and return the `Report`, in the order of the input."""
         outcomes: list[Outcome] = []
         async with self.stream(items) as flow:
             try:
@@ -83,7 +84,7 @@ class Pipeline:
         return Report(sorted(outcomes, key=lambda outcome: outcome.task_id))
 
     def statistics(self) -> tuple[StageStatistics, ...]:
-        """Return the stages of the flow begun last, at this instant; empty before the first."""
+        """Return the state of each stage of the latest flow; empty before the first."""
         return self._latest.statistics() if self._latest is not None else ()
 
     def __repr__(self) -> str:
@@ -91,7 +92,7 @@ class Pipeline:
 
 
 class Flow:
-    """A pipeline at work: iterate over it, look at its `statistics()`, leave it when you like."""
+    """A running pipeline: iterate over it, read its `statistics()`, leave it at any time."""
 
     def __init__(self, pipeline: Pipeline, items: Iterable[Any] | AsyncIterable[Any]) -> None:
         if isinstance(items, str | bytes) or not isinstance(items, Iterable | AsyncIterable):
@@ -99,22 +100,22 @@ class Flow:
                 f"items must be an iterable or async iterable, got {items!r:.60}; put a single item in a list"
             )
         self._raises = pipeline.on_error == "raise"
-        self._error: Exception | None = None  # of the source, or of an executor that was told to raise
+        self._error: Exception | None = None  # from the source, or from an executor with on_error="raise"
         self._intake, self._out = Intake(items), Output()
         last = len(pipeline.stages) - 1
-        self._stations = [
-            Station(*stage, pipeline.max_queue, self._out, last=place == last)
+        self._runners = [
+            StageRunner(*stage, pipeline.max_queue, self._out, last=place == last)
             for place, stage in enumerate(pipeline.stages)
         ]
         self._tasks: list[asyncio.Task[None]] = []
 
     def statistics(self) -> tuple[StageStatistics, ...]:
-        """Return what each stage is doing now."""
-        return tuple(station.statistics() for station in self._stations)
+        """Return the state of each stage now."""
+        return tuple(runner.statistics() for runner in self._runners)
 
-    def __aiter__(self) -> _Reader:
+    def __aiter__(self) -> _FlowReader:
         self._begin()
-        return _Reader(self)
+        return _FlowReader(self)
 
     async def __aenter__(self) -> Flow:
         self._begin()
@@ -126,50 +127,21 @@ class Flow:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End all stages now, and wait until nothing of them is left."""
-        self._cut()
+        """End all stages now, and wait until all their tasks have finished."""
+        self.stop()
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    def __repr__(self) -> str:
-        return f"<Flow: {'; '.join(map(repr, self._stations))}>"
-
-    # -- inside ---------------------------------------------------------------------------------------------------
-
-    def _begin(self) -> None:
-        if self._tasks:
-            return
-        loop = asyncio.get_running_loop()
-        self._intake.began = loop.time()
-        upstream: Intake | Station = self._intake
-        for station in self._stations:
-            station.connect(upstream, self._intake.began)
-            upstream = station
-        self._tasks = [loop.create_task(self._tend(place)) for place in range(len(self._stations))]
-        self._tending = len(self._tasks)
-
-    async def _tend(self, place: int) -> None:
-        """Let a stage work until it has ended; then those before it end too, for nobody empties their queues."""
-        try:
-            await self._stations[place].work()
-        except Exception as error:
-            self._error = self._error or error
-        finally:
-            for earlier in self._stations[:place]:
-                earlier.stop(f"stage {self._stations[place].name!r} has ended")
-            self._stations[place].close()
-            self._tending -= 1
-            if not self._tending:
-                self._out.close()
-
-    def _cut(self) -> None:
-        for station in self._stations:
-            station.stop()
+    def stop(self) -> None:
+        """End all stages now, without waiting for their tasks."""
+        for runner in self._runners:
+            runner.stop()
         for task in self._tasks:
             task.cancel()
         self._out.close()
 
-    async def _next(self) -> Outcome | None:
+    async def next_outcome(self) -> Outcome | None:
+        """Return the next outcome; None after the last."""
         try:
             item = await self._out.get()
         except asyncio.CancelledError:
@@ -184,32 +156,63 @@ class Flow:
             raise _named(item)
         return item
 
+    def __repr__(self) -> str:
+        return f"<Flow: {'; '.join(map(repr, self._runners))}>"
 
-class _Reader:
-    """The iterator of a flow. When its loop is left by `break` or an error, it goes, and ends the flow."""
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        if self._tasks:
+            return
+        loop = asyncio.get_running_loop()
+        self._intake.began = loop.time()
+        upstream: Intake | StageRunner = self._intake
+        for runner in self._runners:
+            runner.connect(upstream, self._intake.began)
+            upstream = runner
+        self._tasks = [loop.create_task(self._run_stage(place)) for place in range(len(self._runners))]
+        self._stages_left = len(self._tasks)
+
+    async def _run_stage(self, place: int) -> None:
+        """Run a stage to its end, then stop the stages before it, since nothing takes their items any more."""
+        try:
+            await self._runners[place].work()
+        except Exception as error:
+            self._error = self._error or error
+        finally:
+            for earlier in self._runners[:place]:
+                earlier.stop(f"stage {self._runners[place].name!r} has ended")
+            self._runners[place].close()
+            self._stages_left -= 1
+            if not self._stages_left:
+                self._out.close()
+
+
+class _FlowReader:
+    """The iterator of a flow. Leaving the loop by `break` or an error deletes it, which ends the flow."""
 
     __slots__ = ("_flow",)
 
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
 
-    def __aiter__(self) -> _Reader:
+    def __aiter__(self) -> _FlowReader:
         return self
 
     async def __anext__(self) -> Outcome:
-        outcome = await self._flow._next()
+        outcome = await self._flow.next_outcome()
         if outcome is None:
             raise StopAsyncIteration
         return outcome
 
     def __del__(self) -> None:
-        self._flow._cut()
+        self._flow.stop()
 
 
 def _named(item: Outcome) -> BaseException:
-    """Return an item's error, with a note of where it happened; one that cannot be raised as it is, wrapped."""
+    """Return an item's error with a note of where it happened; a CancelledError is wrapped."""
     error = item.error
-    if not isinstance(error, Exception):  # a CancelledError would look as if the reader were cancelled
+    if not isinstance(error, Exception):  # raised unchanged, it would look as if the reader were cancelled
         wrapped = RuntimeError(f"item {item.task_id} was cancelled from inside: {item.reason}")
         wrapped.__cause__ = error
         return wrapped

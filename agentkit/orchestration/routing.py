@@ -1,9 +1,9 @@
-"""A plan as data: who is to work on what, checked before anybody starts.
+"""A plan as data: which specialist works on what, checked before any of them starts.
 
 What it holds: `briefs_of`, which reads what a router returned, and `RoutingError`; `by_name`, which names the
-specialists; `routed` and `joined_by`, which ask a lead that is a function or an agent.
-Guarantees: an error names what was wrong, and the specialists there are; a plan that passes can be carried out.
-Strategy: a plan is a mapping or a list of pairs; a text is read as JSON, for routers that are models.
+specialists; `routed` and `joined_by`, which call a lead that is a function or an agent.
+Guarantees: an error says what is wrong and lists the specialists; a plan that passes can be executed.
+Strategy: a plan is a mapping or a list of pairs; a string is read as JSON, for routers that are models.
 Opened by the decision guide.
 """
 
@@ -21,11 +21,11 @@ __all__ = ["RoutingError", "briefs_of", "by_name", "joined_by", "routed"]
 
 
 class RoutingError(ValueError):
-    """A router's plan cannot be carried out. Remedy: correct it, or try again with `RetryPolicy(on=RoutingError)`."""
+    """A router's plan cannot be executed. Remedy: correct it, or retry with `RetryPolicy(on=RoutingError)`."""
 
 
 def briefs_of(plan: Any, specialists: Mapping[str, Any], number: int = 1) -> dict[str, str]:
-    """Check the plan of round `number`; from the second round on it may name nobody.
+    """Check the plan of round `number` and return it; from round 2 it may be empty.
 
     >>> briefs_of('Here it is: {"lawyer": "Is it allowed?"}', {"lawyer": None})
     {'lawyer': 'Is it allowed?'}
@@ -47,7 +47,7 @@ def briefs_of(plan: Any, specialists: Mapping[str, Any], number: int = 1) -> dic
 
 
 async def routed(router: Any, name: str, question: Any, state: Any, specialists: Mapping[str, Any]) -> Any:
-    """Return what the router says, unchecked; an agent is told who there is and asked for JSON."""
+    """Return the router's plan, unchecked; an agent gets a list of the specialists and is asked for JSON."""
     if hasattr(router, "process"):
         known = "\n".join(f"- {who}: {getattr(agent, 'instructions', '')}" for who, agent in specialists.items())
         prompt = f"{question}\n\nSpecialists:\n{known}\n\nAnswer with a JSON object: name to brief."
@@ -57,7 +57,7 @@ async def routed(router: Any, name: str, question: Any, state: Any, specialists:
 
 
 async def joined_by(synthesizer: Any, name: str, question: Any, answers: dict[str, Any], state: Any) -> Any:
-    """Return what the synthesizer makes of the answers; without one, a line for each."""
+    """Return the synthesizer's answer; without a synthesizer, one line per specialist."""
     listed = "\n".join(f"{who}: {answer}" for who, answer in answers.items())
     if synthesizer is None:
         return listed
@@ -68,7 +68,7 @@ async def joined_by(synthesizer: Any, name: str, question: Any, answers: dict[st
 
 
 def by_name(specialists: Any, lead: str) -> dict[str, Any]:
-    """Return the specialists by name, all different and none of them `lead`."""
+    """Return the specialists by name; the names differ from each other and from `lead`."""
     if isinstance(specialists, Mapping):
         found = dict(specialists)
     else:
@@ -93,7 +93,7 @@ def by_name(specialists: Any, lead: str) -> dict[str, Any]:
 
 
 def _pairs(plan: Any, known: str) -> list[tuple[Any, Any]]:
-    """Return a plan as pairs; a text is read as JSON, also inside a fence."""
+    """Return a plan as pairs; a string is read as JSON, also inside a code fence."""
     said = plan
     if isinstance(plan, Reply):
         plan = plan.text

@@ -1,11 +1,11 @@
-"""One stage of a pipeline at work: what it has taken, what waits behind it, and what it says of itself.
+"""One stage of a running pipeline: the items it has taken, and the queue of finished items behind it.
 
-What it holds: `Station` and its `StageStatistics`; `Intake` and `Output`, the two ends of the line.
-Guarantees: what a stage has taken and the next has not is never more than its concurrency plus the queue; every item
-taken comes out once, done, failed or cancelled.
-Strategy: a station is the source of its own run and the queue for the next; items travel as one `Outcome` each, to
-which every stage adds a span.
-Taken apart in notebook 08.
+What it holds: `StageRunner` and its `StageStatistics`; `Intake` and `Output`, the two ends of the pipeline.
+Guarantees: the items a stage has taken and the next one has not are never more than its concurrency plus the queue;
+every item taken is output exactly once: finished, failed or cancelled.
+Strategy: a stage runner is the source of its own run, and the queue from which the next stage takes. An item has one
+`Outcome` from end to end, to which every stage adds a span.
+Opened by notebook 08.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from agentkit.executor import ParallelAgentExecutor
 from agentkit.executor.run import Run
 from agentkit.report.outcome import Outcome, Span
 
-__all__ = ["Intake", "Output", "StageStatistics", "Station"]
+__all__ = ["Intake", "Output", "StageRunner", "StageStatistics"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,32 +30,32 @@ class StageStatistics:
     name: str
     """The function's name."""
     limit: float
-    """Items it may work on at once."""
+    """Items it may work on at the same time."""
     in_flight: int
     """Items it works on now."""
     succeeded: int
     """Items it has finished."""
     failed: int
-    """Items that ended here in any other way."""
+    """Items that failed, timed out or were cancelled in this stage."""
     queue_depth: int
     """Finished items in the queue behind it."""
     blocked: int
-    """Finished items that the queue has no room for; each keeps a worker idle."""
+    """Finished items that do not fit into the queue; each blocks a worker."""
     peak_queue_depth: int
-    """The most items that ever were in the queue behind it."""
+    """The most items that were ever in the queue behind it."""
     busy: float
-    """Seconds of work, added up over all its workers."""
+    """Seconds of work, summed over all its workers."""
 
 
 class Intake:
-    """The items that go in, each with a fresh outcome."""
+    """The input items, each with a new outcome."""
 
     def __init__(self, items: Any) -> None:
         self._slow = isinstance(items, AsyncIterable)
         self._items: Any = aiter(items) if self._slow else iter(items)
         self._taken = 0
         self.began = 0.0
-        """When the flow began, in the loop's seconds."""
+        """When the flow began, by the loop's clock."""
 
     async def get(self) -> Outcome | None:
         """Return the next item; None after the last."""
@@ -68,20 +68,20 @@ class Intake:
 
 
 class Output:
-    """What comes out: items done by the last stage, and those that failed in any."""
+    """The output queue: items that the last stage finished, and those that failed in any stage."""
 
     def __init__(self) -> None:
-        self._items: deque[tuple[Outcome, Station]] = deque()
+        self._items: deque[tuple[Outcome, StageRunner]] = deque()
         self._news = asyncio.Event()
         self._closed = False
 
-    def put(self, item: Outcome, station: Station) -> None:
-        """Add an item; the station stays charged with it until it is read."""
-        self._items.append((item, station))
+    def put(self, item: Outcome, runner: StageRunner) -> None:
+        """Add an item; it counts against its stage until it is read."""
+        self._items.append((item, runner))
         self._news.set()
 
     def close(self) -> None:
-        """Say that there will be no more."""
+        """Mark the end of the output."""
         self._closed = True
         self._news.set()
 
@@ -92,21 +92,21 @@ class Output:
                 return None
             self._news.clear()
             await self._news.wait()
-        item, station = self._items.popleft()
-        station.hand_on()
+        item, runner = self._items.popleft()
+        runner.hand_on()
         return item
 
 
-class Station:
-    """A stage at work. It is iterated over by its own run, and asked by the next station."""
+class StageRunner:
+    """Runs one stage. Its own run iterates over it, and the next stage calls `get`."""
 
     def __init__(
         self, name: str, fn: Any, executor: ParallelAgentExecutor, max_queue: int, out: Output, *, last: bool
     ) -> None:
         self.name, self._fn, self._executor = name, fn, executor
         self._max_queue, self._out, self._last = max_queue, out, last
-        self._inside: dict[int, Outcome] = {}  # items in this stage's hands, by their number in its run
-        self._queue: deque[Outcome] = deque()  # finished, to be asked for by the next station
+        self._inside: dict[int, Outcome] = {}  # items in this stage, by their number in its run
+        self._queue: deque[Outcome] = deque()  # finished, for the next stage to take
         self._news, self._room = asyncio.Event(), asyncio.Event()
         self._taken = self._finished = self._passed = self._failed = self._peak = 0
         self._busy = self._began = 0.0
@@ -115,32 +115,32 @@ class Station:
         self._run: Run | None = None
 
     def connect(self, upstream: Any, began: float) -> None:
-        """Say where items come from, and when the flow began."""
+        """Set where items come from, and when the flow began."""
         self._upstream, self._began = upstream, began
         self._run = self._executor.stream(self, self._fn)
 
     async def work(self) -> None:
-        """Run the stage until there is nothing more to take."""
+        """Run the stage until its input ends."""
         assert self._run is not None
         async with self._run as run:
-            shift = run._began - self._began
+            shift = run.began - self._began
             async for outcome in run:
                 self._finish(self._inside.pop(outcome.task_id), outcome, shift)
 
     def stop(self, reason: str = "the flow was left before its end") -> None:
-        """End the stage now; what waits behind it comes out as cancelled."""
+        """End the stage now; items in the queue behind it are output as cancelled."""
         self._stopped = True
         if self._run is not None:
-            self._run._cut("cancelled", reason)
+            self._run.stop("cancelled", reason)
         while self._queue:
             self._lose(self._queue.popleft())
 
     def close(self) -> None:
-        """Say that nothing more will come from this stage."""
+        """Mark the end of this stage's items."""
         self._closed = True
         self._news.set()
 
-    # -- towards the next stage -----------------------------------------------------------------------------------
+    # -- called by the next stage -------------------------------------------------------------------------------------
 
     async def get(self) -> Outcome | None:
         """Return the next finished item; None after the last."""
@@ -153,13 +153,13 @@ class Station:
         return self._queue.popleft()
 
     def hand_on(self) -> None:
-        """Note that one finished item has been taken over."""
+        """Count one finished item as taken."""
         self._passed += 1
         self._room.set()
 
-    # -- towards its own run --------------------------------------------------------------------------------------
+    # -- iterated over by its own run ---------------------------------------------------------------------------------
 
-    def __aiter__(self) -> Station:
+    def __aiter__(self) -> StageRunner:
         return self
 
     async def __anext__(self) -> Any:
@@ -198,7 +198,7 @@ class Station:
             self._news.set()
 
     def _note(self, item: Outcome, outcome: Outcome, started: float, finished: float, shift: float) -> None:
-        """Add what happened in this stage to the item's own record."""
+        """Add the spans of this stage to the item's outcome."""
         self._busy += finished - started
         inside = [Span(f"{s.name} · {self.name}", s.started + shift, s.finished + shift) for s in outcome.spans]
         if item.started is None:
@@ -215,7 +215,7 @@ class Station:
         self._out.put(item, self)
 
     def statistics(self) -> StageStatistics:
-        """Return what the stage is doing now."""
+        """Return the state of the stage now."""
         waiting = self._finished - self._passed
         in_flight = 0 if self._run is None else self._run.statistics().in_flight
         queued = min(waiting, self._max_queue)

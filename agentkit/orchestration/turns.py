@@ -1,9 +1,9 @@
-"""What orchestrators share: an agent's turn, and the record of it.
+"""What orchestrators share: an agent's turn, and its result.
 
-What it holds: `AgentResult`, `Results` and `Coordinated`, which `run_*` return; `CoordinatorStatistics`; and `pair`,
-`turn`, `ask`, `record` and `fold`, of which the orchestrators are made.
-Guarantees: one result per turn, also for turns that never began; an error's text is never empty; `""` is an answer
-and None is not; state is changed by one writer, in the order of the agents, whoever finished first.
+What it holds: `AgentResult`, `Results` and `Coordinated`, which `run_*` return; and `pair`, `turn`, `ask`, `record` and
+`fold`, from which the orchestrators are built.
+Guarantees: one result per turn, also for turns that never started; an error message is never empty; `""` is an answer
+and None is not; only one task changes the state, in the order of the agents, regardless of who finished first.
 Strategy: a turn is a task for an executor, written as plain data, so that limits, retries and a journal apply to it.
 Opened by the decision guide.
 """
@@ -12,29 +12,25 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
 from agentkit.agent import ChatAgent, Reply
 from agentkit.executor import ParallelAgentExecutor
-from agentkit.executor.lending import holder, lent
-from agentkit.journal.writer import JournalWriter
 from agentkit.report import Report
-from agentkit.report.outcome import Outcome, Reads, current, span
+from agentkit.report.outcome import Outcome, Reads
 from agentkit.state.conversation import ConversationState
 from agentkit.state.frozen import freeze, thaw
 
 __all__ = [
     "AgentResult",
-    "Call",
     "Coordinated",
-    "CoordinatorStatistics",
     "Results",
-    "after",
     "ask",
     "checked",
+    "context_fingerprint",
     "executor_for",
     "fold",
     "label",
@@ -47,7 +43,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class AgentResult(Reads):
-    """What became of one agent's turn; reads like the dict `{"agent", "result", "error"}`.
+    """The result of one agent's turn; reads like the dict `{"agent", "result", "error"}`.
 
     >>> done, late = AgentResult("critic", ""), AgentResult("poet", None, "timeout")
     >>> done["error"] is None, late["error"], late.text, dict(late)
@@ -57,21 +53,21 @@ class AgentResult(Reads):
     agent: str
     """The agent's name."""
     result: Any
-    """What it answered, `""` included; None if it failed."""
+    """Its answer, which may be `""`; None if it failed."""
     error: str | None = None
-    """None if it went well; else `"timeout"`, or what the error says, never empty."""
+    """None if it succeeded; otherwise `"timeout"` or the error message, never empty."""
     seconds: float | None = None
-    """From its first attempt to its end; None if it never began."""
+    """From the start of its first attempt to its end; None if it never started."""
     usage: Any = None
-    """What it cost, where the agent says so."""
+    """What it cost, if the agent reports it."""
 
     @property
     def text(self) -> str:
-        """The answer as a text; for a failure a remark in brackets. Safe to print and to slice."""
+        """The answer as a string; for a failure, a note in brackets. Safe to print and to slice."""
         return str(self.result) if self.error is None else f"[{self.agent}: {self.error}]"
 
     def keys(self) -> tuple[str, ...]:
-        """Return the names that `dict(result)` holds."""
+        """Return the keys of `dict(result)`."""
         return ("agent", "result", "error")
 
 
@@ -89,11 +85,11 @@ class Results(list[AgentResult]):
 
     @property
     def failed(self) -> list[AgentResult]:
-        """The turns that did not end well."""
+        """The turns that failed."""
         return [result for result in self if result.error is not None]
 
     def plot(self, kind: str = "timeline", **options: Any) -> Any:
-        """Draw the run, as `Report.plot`; the rows of a timeline carry the agents' names."""
+        """Draw the run, like `Report.plot`; the rows of a timeline are labeled with the agents' names."""
         if kind == "timeline":
             options.setdefault("labels", label)
         return self.report.plot(kind, **options)
@@ -104,39 +100,23 @@ class Results(list[AgentResult]):
 
 
 class Coordinated(Results):
-    """The results of a coordinated run: the specialists' of each round in the order of the plan, then the lead's."""
+    """The results of a coordinated run: in each round, the specialists' in the order of the plan, then the lead's."""
 
     answer: Any = None
-    """What the lead made of it; None where nothing could be joined."""
+    """The lead's answer; None if there was nothing to join."""
     rounds: int = 0
-    """Plans that were carried out."""
+    """Number of plans that were executed."""
     stopped: str | None = None
-    """Why it ended before the lead was content; None if the lead was, or all rounds were used."""
+    """Why it ended early; None if the answer was good enough or all rounds were used."""
 
     @property
     def usage(self) -> Any:
-        """What all turns cost together, where the agents say so."""
+        """The total cost of all turns, if the agents report it."""
         return self.report.summary.usage
 
 
-@dataclass(frozen=True, slots=True)
-class CoordinatorStatistics:
-    """A coordinator at one instant."""
-
-    runs: int
-    """Questions whose work has ended, well or not."""
-    answered: int
-    """Those that have an answer."""
-    rounds: int
-    """Plans carried out."""
-    left_behind: int
-    """Specialists that were cut off by the deadline, or because enough others had answered."""
-    in_flight: int
-    """Turns being attempted now, by anybody on the same limiter."""
-
-
 def label(outcome: Outcome) -> str:
-    """Name a turn for a picture."""
+    """Return the label of a turn in a picture."""
     task = outcome.task
     return f"{task['agent']} {task['step']}" if "step" in task else str(task["agent"])
 
@@ -144,25 +124,22 @@ def label(outcome: Outcome) -> str:
 # -- before a run -------------------------------------------------------------------------------------------------
 
 
-def executor_for(max_concurrent: Any, usual: Any, executor: Any, **settings: Any) -> ParallelAgentExecutor:
-    """Return the executor that was handed in, or make one from `max_concurrent`."""
+def executor_for(max_concurrency: Any, default: Any, executor: Any, **settings: Any) -> ParallelAgentExecutor:
+    """Return the given executor, or make one from `max_concurrency`."""
     if executor is None:
-        try:
-            return ParallelAgentExecutor(max_concurrent, **settings)
-        except (TypeError, ValueError) as error:
-            raise type(error)(str(error).replace("max_concurrency", "max_concurrent")) from None
+        return ParallelAgentExecutor(max_concurrency, **settings)
     if not isinstance(executor, ParallelAgentExecutor):
         raise TypeError(f"executor must be a ParallelAgentExecutor, got {executor!r:.80}; leave it out for a plain one")
-    if max_concurrent != usual:
+    if max_concurrency != default:
         raise TypeError(
-            f"max_concurrent={max_concurrent!r} and executor= were both given, and an executor has its own limit; "
+            f"max_concurrency={max_concurrency!r} and executor= were both given, and an executor has its own limit; "
             "write ParallelAgentExecutor(max_concurrency=...)"
         )
     return executor
 
 
 def pair(agents: Iterable[Any], prompts: Iterable[Any]) -> list[tuple[Any, Any]]:
-    """Pair agents with prompts, and refuse what would lose one: unequal lengths, and names that occur twice."""
+    """Pair agents with prompts; refuses unequal lengths and duplicate names, either of which would lose an answer."""
     if isinstance(prompts, str | bytes):
         raise TypeError(
             f"prompts must hold one prompt per agent, got the single text {prompts!r:.40}; "
@@ -192,7 +169,7 @@ def pair(agents: Iterable[Any], prompts: Iterable[Any]) -> list[tuple[Any, Any]]
 
 
 def start(state: Any) -> ConversationState:
-    """Return the state to begin with; an empty one for None."""
+    """Return the initial state; an empty one for None."""
     if state is None:
         return ConversationState()
     if not isinstance(state, ConversationState):
@@ -201,16 +178,16 @@ def start(state: Any) -> ConversationState:
 
 
 def turn(agent: Any, name: str, prompt: Any, **more: Any) -> dict[str, Any]:
-    """Return a turn as a task: plain data, from which a limiter can guess its tokens and a journal know it again."""
+    """Return a turn as a task: plain data, so a limiter can estimate its tokens and a journal can recognize it."""
     task = {"agent": name, "prompt": prompt, **more}
     bound = getattr(agent, "max_tokens", None)
     return task if bound is None else {**task, "max_tokens": bound}
 
 
-def after(state: ConversationState) -> dict[str, str]:
-    """Return what makes a turn after this state another task than the same turn after another state.
+def context_fingerprint(state: ConversationState) -> dict[str, str]:
+    """Return an entry for a turn's task that differs between conversations.
 
-    A journal would else take the answer to "Go on." from the conversation in which it was given first.
+    Without it, a journal would answer "Go on." with the record of the first conversation in which it was said.
     """
     if not state.messages and not state.agent_outputs:
         return {}
@@ -218,41 +195,11 @@ def after(state: ConversationState) -> dict[str, str]:
     return {"after": sha256(said.encode()).hexdigest()[:16]}
 
 
-class Call:
-    """An async function of a turn, with the name of the team, which is what a journal knows the work by.
-
-    Teams that share a journal often come to the same turn at the same time: two questions, one brief for the lawyer.
-    The second then waits for the answer of the first, and lends its slot meanwhile.
-    """
-
-    def __init__(self, name: str, fn: Callable[[dict[str, Any]], Awaitable[Any]]) -> None:
-        self.name, self._fn = name, fn
-        self._ledger: JournalWriter | None = None
-
-    def share_turns(self, ledger: JournalWriter) -> None:
-        """Called by the ledger of the run, if there is a journal."""
-        self._ledger = ledger
-
-    async def __call__(self, task: dict[str, Any]) -> Any:
-        """Take the turn, or the answer of another run that is taking it."""
-        outcome, mine = current.get(), holder.get()
-        if self._ledger is not None and outcome is not None and self._ledger.is_elsewhere(outcome):
-            assert mine is not None  # an executor calls this
-            with span("waiting for the same turn"):
-                async with lent(mine.limiter):
-                    found = await self._ledger.elsewhere(outcome)
-            if found is not None:
-                if mine.leave is not None:
-                    mine.leave.give_back()  # nobody was asked: it counts towards no budget and no rate
-                return found[0]
-        return await self._fn(task)
-
-
 # -- a turn, and after it -----------------------------------------------------------------------------------------
 
 
 async def ask(agent: Any, name: str, prompt: Any, context: Any) -> Any:
-    """Have an agent answer; a `ChatAgent` with the whole `Reply`, so that what it cost is known."""
+    """Return an agent's answer; from a `ChatAgent`, the whole `Reply`, so that its usage is known."""
     if getattr(type(agent), "process", None) is ChatAgent.process:
         return await agent.ask(prompt, context)
     answer = agent.process(prompt, context) if hasattr(agent, "process") else agent(prompt)
@@ -260,7 +207,7 @@ async def ask(agent: Any, name: str, prompt: Any, context: Any) -> Any:
 
 
 def checked(answer: Any, name: str) -> Any:
-    """Refuse what is no answer, or could not be kept in a state, where the agent can still be named."""
+    """Refuse None and answers that a state cannot hold, while the error can still name the agent."""
     if answer is None:
         raise TypeError(f"agent {name!r} returned None, which is no answer; return a text, '' counts as one")
     freeze(_content(answer), f"answer of {name!r}")
@@ -272,7 +219,7 @@ def _content(answer: Any) -> Any:
 
 
 def record(outcome: Outcome, cut: str | None = None) -> AgentResult:
-    """Make a turn's result of its outcome; `cut` says why the run was ended, if it was."""
+    """Return the result of a turn; `cut` is why the run was stopped, if it was."""
     name = outcome.task["agent"]
     if outcome.status == "success":
         usage = getattr(outcome.result, "usage", None)
@@ -292,7 +239,7 @@ def _words(outcome: Outcome, cut: str | None) -> str:
 
 
 def fold(state: ConversationState, prompt: Any, result: AgentResult) -> ConversationState:
-    """Return the state with a turn in it: prompt, answer, output. A failed turn leaves the state as it was."""
+    """Return the state with a turn added: prompt, answer, output. A failed turn adds nothing."""
     if result.error is not None:
         return state
     state = state if prompt is None else state.add_message("user", prompt)
