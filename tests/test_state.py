@@ -9,6 +9,7 @@ import enum
 import importlib.util
 import json
 import pickle
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from agentkit.lab.explorer.explore import explore
 from agentkit.state import Conflict, ConversationState, SharedState, VersionedState
-from agentkit.state.frozen import FrozenDict, Log, freeze, thaw
+from agentkit.state.frozen import FrozenDict, MessageLog, freeze, thaw
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=4),
@@ -222,7 +223,7 @@ def test_merge_refuses_two_outputs_of_one_agent_unless_told_which() -> None:
     assert one.merge(ConversationState((), {"a": 1})) == one
 
 
-# --- freeze and Log --------------------------------------------------------------------------------------------------
+# --- freeze and MessageLog -------------------------------------------------------------------------------------------
 
 
 @steady
@@ -292,7 +293,7 @@ def test_FrozenDict_is_a_dict_that_refuses() -> None:
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3)), max_size=25))
 def test_Log_versions_are_tuples_that_share_memory(script: list[tuple[int, int]]) -> None:
     """Append to any version in any order: each one equals, indexes, iterates and hashes as a tuple of its items."""
-    versions: list[tuple[Log, tuple[int, ...]]] = [(Log(), ())]
+    versions: list[tuple[MessageLog, tuple[int, ...]]] = [(MessageLog(), ())]
     for which, item in script:
         log, model = versions[which % len(versions)]
         versions.append((log.append(item), (*model, item)))
@@ -310,9 +311,9 @@ def test_Log_versions_are_tuples_that_share_memory(script: list[tuple[int, int]]
 def test_Log_branches_of_two_threads_do_not_meet() -> None:
     """Two threads that extend one version at once each get a version of their own."""
     for _ in range(200):
-        base, gate, got = Log([0]), threading.Barrier(4), []
+        base, gate, got = MessageLog([0]), threading.Barrier(4), []
 
-        def extend(name: int, base: Log = base, gate: Any = gate, got: list[Any] = got) -> None:
+        def extend(name: int, base: MessageLog = base, gate: Any = gate, got: list[Any] = got) -> None:
             gate.wait()
             got.append((name, base.append(name).append(name)))
 
@@ -341,7 +342,7 @@ def test_SharedState_loses_nothing_among_threads() -> None:
     for thread in threads:
         thread.join()
     assert shared.read() == {"n": 4000}
-    assert shared.statistics().updates == 4000
+    assert "4000 updates" in repr(shared)
 
 
 def test_SharedState_loses_nothing_among_tasks() -> None:
@@ -417,7 +418,7 @@ def test_SharedState_counts_who_waited() -> None:
     first.join()
     second.join()
     assert shared.read() == 2
-    assert shared.statistics().contended in (0, 1)  # the second may have come too late to wait
+    assert re.search("2 updates, [01] waited", repr(shared))  # the second may have come too late to wait
 
 
 # --- VersionedState --------------------------------------------------------------------------------------------------
@@ -461,7 +462,7 @@ def test_VersionedState_update_redoes_the_change() -> None:
 
     assert notes.update("n", change) == 11
     assert seen == [0, 10]
-    assert notes.statistics() == type(notes.statistics())(keys=1, writes=2, conflicts=1)
+    assert repr(notes) == "<VersionedState n 11 v3; 1 conflicts>"
 
 
 def test_VersionedState_update_gives_up_when_told() -> None:
@@ -474,7 +475,7 @@ def test_VersionedState_update_gives_up_when_told() -> None:
 
     with pytest.raises(Conflict):
         notes.update("n", meddle, attempts=3)
-    assert notes.statistics().conflicts == 3
+    assert repr(notes).endswith("; 3 conflicts>")
     with pytest.raises(ValueError, match="attempts must be 1 or more, got 0"):
         notes.update("n", meddle, attempts=0)
 
@@ -558,10 +559,9 @@ class Versions(RuleBasedStateMachine):
 
     @invariant()
     def counts(self) -> None:
-        """The statistics agree with the model."""
-        now = self.state.statistics()
-        assert now.writes == sum(map(len, self.model.values()))
-        assert now.conflicts == self.refused
+        """Versions and conflicts agree with the model."""
+        assert all(self.state.get(key)[1] == len(history) for key, history in self.model.items())
+        assert repr(self.state).endswith(f"; {self.refused} conflicts>")
         assert self.state.snapshot() == {key: history[-1] for key, history in self.model.items() if history}
 
 

@@ -1,20 +1,18 @@
 """State that agents share.
 
-`conversation`: immutable. `frozen`: all the way down. `shared`: behind a lock, or versioned.
+`conversation`: an immutable conversation. `frozen`: immutable values. `shared`: a value behind a lock, or versioned.
 """
 
 from __future__ import annotations
 
 from agentkit.state.conversation import Conflict, ConversationState
 from agentkit.state.frozen import freeze
-from agentkit.state.shared import SharedState, SharedStatistics, VersionedState, VersionedStatistics
+from agentkit.state.shared import SharedState, VersionedState
 
 __all__ = [
     "Conflict",
     "ConversationState",
     "SharedState",
-    "SharedStatistics",
     "VersionedState",
-    "VersionedStatistics",
     "freeze",
 ]

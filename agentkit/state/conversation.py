@@ -1,10 +1,10 @@
-"""A conversation that never changes: each step makes a new state that shares its memory with the old one.
+"""An immutable conversation: each step returns a new state that shares memory with the old one.
 
 What it holds: `ConversationState` and `Conflict`. Import both from `agentkit.state`.
-Guarantees: immutable all the way down, hashable, equal by value, safe from any thread or task; a message costs the
-same whether it is the first or the hundred-thousandth.
-Strategy: messages live in a `Log` whose versions share one list; branches are joined by `merge`, an ordered union
-that counts repeats, so that joining is associative and joining twice is harmless. Opened by notebook 05.
+Guarantees: deeply immutable, hashable, equal by value, safe to use from any thread or task; adding the
+hundred-thousandth message costs the same as adding the first.
+Strategy: messages are kept in a `MessageLog` whose versions share one list; `merge` joins branches as an ordered union
+that counts repeats, so merging is associative and merging twice changes nothing. Opened by notebook 05.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agentkit.state.frozen import FrozenDict, Log, freeze, thaw
+from agentkit.state.frozen import FrozenDict, MessageLog, freeze, thaw
 
 __all__ = ["Conflict", "ConversationState"]
 
 
 class Conflict(RuntimeError):
-    """Somebody else changed `key` first. Nothing was written. Remedy: read again and redo the change."""
+    """Another writer changed `key` first. Nothing was written. Remedy: read it again and redo the change."""
 
     def __init__(self, message: str, key: Any) -> None:
         super().__init__(message)
@@ -29,25 +29,25 @@ class Conflict(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class ConversationState:
-    """A conversation at one moment: what was said, and what each agent produced. It never changes.
+    """A conversation at one moment: the messages, and the latest output of each agent. It never changes.
 
     >>> start = ConversationState().add_message("user", "Why is the sky blue?")
     >>> done = start.add_message("assistant", "Scattering.", name="physicist").add_output("physicist", "Scattering.")
     >>> done.messages[-1]["content"], done.agent_outputs["physicist"], len(start.messages)
     ('Scattering.', 'Scattering.', 1)
 
-    Immutable all the way down, hashable, equal by value. A message costs the same whether it is the first or the
-    hundred-thousandth; an output costs one copy of the small table of outputs.
+    Deeply immutable, hashable, equal by value. Adding a message takes constant time; adding an output copies the small
+    table of outputs.
     """
 
     messages: Sequence[Mapping[str, Any]] = ()
-    """What was said, oldest first; each one a `FrozenDict` with `role`, `content` and whatever else was given."""
+    """The messages, oldest first; each one a `FrozenDict` with `role`, `content` and any other keys it was given."""
     agent_outputs: Mapping[str, Any] = field(default_factory=dict)
-    """What each agent produced last, by its name."""
+    """The latest output of each agent, by name."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.messages, Log):
-            object.__setattr__(self, "messages", Log(freeze(list(self.messages), "messages")))
+        if not isinstance(self.messages, MessageLog):
+            object.__setattr__(self, "messages", MessageLog(freeze(list(self.messages), "messages")))
         if not isinstance(self.agent_outputs, FrozenDict):
             object.__setattr__(self, "agent_outputs", freeze(dict(self.agent_outputs), "agent_outputs"))
 
@@ -57,9 +57,9 @@ class ConversationState:
         return replace(self, messages=self._log.append(message))
 
     def add_output(self, agent: str, output: Any) -> ConversationState:
-        """Return a state in which `agent` produced `output`; an earlier one of the same name is replaced."""
+        """Return a state with `output` as the output of `agent`, replacing an earlier one."""
         changed = {**self.agent_outputs, agent: freeze(output, f"output of {agent!r}")}
-        return replace(self, agent_outputs=FrozenDict._of(changed))
+        return replace(self, agent_outputs=FrozenDict.of_frozen(changed))
 
     def merge(
         self, other: ConversationState, *, resolve: Callable[[str, Any, Any], Any] | None = None
@@ -72,24 +72,24 @@ class ConversationState:
         >>> [m.get("name") for m in both.messages], dict(both.agent_outputs)
         ([None, 'a', 'b'], {'a': 'A', 'b': 'B'})
 
-        Messages: mine, then those of the other's that I lack, each in its order. A message said n times on one side
-        and m times on the other is there max(n, m) times, so merging the same branch twice changes nothing; give
-        `name=` to tell apart two agents that say the same. Outputs: all of both; where an agent has two different
-        ones, `resolve(agent, mine, theirs)` decides, without it `Conflict` is raised.
-        Always associative and idempotent. Commutative in the outputs and in which messages there are; their order is
-        mine first, so merge in the order of the input, not in the order of finishing.
+        Messages: this state's, then the other's that are missing here, each in their order. A message that occurs n
+        times on one side and m times on the other occurs max(n, m) times in the result, so merging the same branch
+        twice changes nothing; use `name=` to distinguish two agents that say the same thing. Outputs: those of both;
+        if an agent has two different ones, `resolve(agent, mine, theirs)` picks one; without it, `Conflict` is raised.
+        Always associative and idempotent. Commutative in the outputs and in the set of messages, but not in their
+        order: this state's come first, so merge in the order of the input, not in the order of finishing.
         """
         return ConversationState(self._log + self._lacking(other), self._joined(other, resolve))
 
     def to_messages(self) -> list[dict[str, Any]]:
-        """Return plain dicts and lists as the chat completions endpoint takes them; change them as you like."""
+        """Return plain dicts and lists in the format of the chat completions endpoint, as a copy you may change."""
         return [thaw(message) for message in self.messages]
 
     @classmethod
     def from_messages(
         cls, messages: Iterable[Mapping[str, Any]], agent_outputs: Mapping[str, Any] | None = None
     ) -> ConversationState:
-        """Make a state of messages in the chat format; each needs a `role`."""
+        """Make a state from messages in the chat format; each needs a `role`."""
         messages = list(messages)
         for i, message in enumerate(messages):
             if not isinstance(message, Mapping) or "role" not in message:
@@ -97,14 +97,14 @@ class ConversationState:
         return cls(messages, agent_outputs or {})
 
     @property
-    def _log(self) -> Log:
+    def _log(self) -> MessageLog:
         return self.messages  # type: ignore[return-value]
 
     def _lacking(self, other: ConversationState) -> list[Any]:
-        """List the other's messages I lack, counting repeats: the k-th time one is said is a thing of its own."""
+        """List the other's messages missing here, counting repeats: the k-th occurrence of a message is an item of its own."""
         mine, theirs = list(self.messages), list(other.messages)
         same = next((i for i, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a is not b and a != b), None)
-        if same is None:  # one goes on from the other
+        if same is None:  # one is a continuation of the other
             return theirs[len(mine) :]
         unmatched, lacking = Counter(mine[same:]), []
         for message in theirs[same:]:

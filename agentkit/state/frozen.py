@@ -1,11 +1,11 @@
-"""Values that cannot change: what state is made of.
+"""Immutable values: what state is made of.
 
-What it holds: `freeze` and its inverse `thaw`, `FrozenDict`, and `Log`, an append-only sequence whose versions share
-their memory.
-Guarantees: a frozen value is immutable all the way down, hashable, equal by value, and safe to read from any thread or
-task without a lock.
-Strategy: lists become tuples, sets become frozensets, mappings become `FrozenDict`; what is frozen already is handed
-back as it is, so freezing twice costs little. Opened by notebook 05.
+What it holds: `freeze` and its inverse `thaw`, `FrozenDict`, and `MessageLog`, an append-only sequence whose versions
+share memory.
+Guarantees: a frozen value is deeply immutable, hashable, equal by value, and safe to read from any thread or task
+without a lock.
+Strategy: lists become tuples, sets become frozensets, mappings become `FrozenDict`; a value that is already frozen is
+returned unchanged, so freezing twice costs little. Opened by notebook 05.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, NoReturn, overload
 
-__all__ = ["FrozenDict", "Log", "freeze", "thaw"]
+__all__ = ["FrozenDict", "MessageLog", "freeze", "thaw"]
 
 _ATOMS = (
     type(None),
@@ -46,13 +46,13 @@ _ATOMS = (
 
 
 def freeze(value: Any, name: str = "value") -> Any:
-    """Return an immutable equal of `value`, all the way down; `name` is what an error calls it.
+    """Return a deeply immutable value equal to `value`; `name` is its name in error messages.
 
     >>> freeze({"tags": ["a", "b"], "seen": {1, 2}})
     FrozenDict({'tags': ('a', 'b'), 'seen': frozenset({1, 2})})
 
-    Frozen dataclasses pass if all they hold is immutable too. Raises `TypeError` for anything else, since an
-    object of a class of your own can be changed behind the back of whoever reads it.
+    Frozen dataclasses pass if all their fields are immutable too. Raises `TypeError` for anything else, since an
+    instance of your own class could be changed while other code is reading it.
     """
     try:
         return _freeze(value)
@@ -66,7 +66,7 @@ def freeze(value: Any, name: str = "value") -> Any:
 
 
 def thaw(value: Any) -> Any:
-    """Return a changeable copy: `FrozenDict` to dict, tuple and `Log` to list, frozenset to set, all the way down.
+    """Return a deep, mutable copy: `FrozenDict` to dict, tuple and `MessageLog` to list, frozenset to set.
 
     >>> thaw(freeze({"tags": ["a", "b"]}))
     {'tags': ['a', 'b']}
@@ -75,7 +75,7 @@ def thaw(value: Any) -> Any:
         return {key: thaw(item) for key, item in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return value  # a named tuple is a record, not a list
-    if isinstance(value, tuple | Log):
+    if isinstance(value, tuple | MessageLog):
         return [thaw(item) for item in value]
     return set(value) if isinstance(value, frozenset) else value
 
@@ -88,10 +88,10 @@ class _CannotFreezeError(Exception):
 
 
 def _freeze(value: Any) -> Any:
-    if type(value) in (str, FrozenDict, Log) or isinstance(value, _ATOMS):
+    if type(value) in (str, FrozenDict, MessageLog) or isinstance(value, _ATOMS):
         return value
     if isinstance(value, Mapping):
-        return FrozenDict._of({_freeze_at(key, key): _freeze_at(value[key], key) for key in value})
+        return FrozenDict.of_frozen({_freeze_at(key, key): _freeze_at(value[key], key) for key in value})
     if isinstance(value, list | tuple):
         return _freeze_sequence(value)
     if isinstance(value, set | frozenset):
@@ -104,7 +104,7 @@ def _freeze(value: Any) -> Any:
 
 
 def _checked(record: Any) -> Any:
-    """Pass a dataclass that is frozen and holds nothing that can be changed."""
+    """Return a dataclass if it is frozen and its fields are deeply immutable."""
     name = type(record).__name__
     if not record.__dataclass_params__.frozen:
         raise _CannotFreezeError(f"{name}, a dataclass without frozen=True")
@@ -134,7 +134,7 @@ def _freeze_sequence(value: list[Any] | tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 class FrozenDict(dict[Any, Any]):
-    """A dict that cannot be changed: hashable, equal to the dict it was made from, and accepted wherever one is.
+    """An immutable dict: hashable, equal to the dict it was made from, and accepted wherever a dict is.
 
     >>> settings = FrozenDict(model="small", stop=["END"])
     >>> settings["model"] = "large"
@@ -142,7 +142,7 @@ class FrozenDict(dict[Any, Any]):
         ...
     TypeError: a FrozenDict cannot be changed; make a new one: {**old, key: value}
 
-    A subclass of dict, so that `json.dumps` and the openai client take it as it is.
+    A subclass of dict, so `json.dumps` and the openai client accept it.
     """
 
     __slots__ = ("_hash",)
@@ -152,8 +152,8 @@ class FrozenDict(dict[Any, Any]):
         super().__init__({_freeze(key): freeze(value, f"[{key!r}]") for key, value in dict(*args, **kwargs).items()})
 
     @classmethod
-    def _of(cls, frozen: dict[Any, Any]) -> FrozenDict:
-        """Wrap what is known to be frozen."""
+    def of_frozen(cls, frozen: dict[Any, Any]) -> FrozenDict:
+        """Wrap a dict whose keys and values are already frozen."""
         new = cls.__new__(cls)
         dict.__init__(new, frozen)
         return new
@@ -169,7 +169,7 @@ class FrozenDict(dict[Any, Any]):
         return f"FrozenDict({super().__repr__()})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FrozenDict._of, (dict(self),)
+        return FrozenDict.of_frozen, (dict(self),)
 
     def __copy__(self) -> FrozenDict:
         return self
@@ -187,7 +187,7 @@ class FrozenDict(dict[Any, Any]):
 
 
 class _Shared:
-    """The memory several versions of a `Log` have in common. It only ever grows."""
+    """The memory that versions of a `MessageLog` share. It only grows."""
 
     __slots__ = ("items", "lock")
 
@@ -196,41 +196,39 @@ class _Shared:
         self.lock = threading.Lock()  # two threads may extend the same newest version; one of them must copy
 
 
-class Log(Sequence[Any]):
-    """An immutable sequence to which appending costs the same however long it is; compares and hashes as a tuple.
+class MessageLog(Sequence[Any]):
+    """An immutable sequence with appends in constant time; compares and hashes like a tuple.
 
-    >>> one = Log(["hello"])
+    >>> one = MessageLog(["hello"])
     >>> two = one.append("world")
     >>> one, two, two[-1]
     (('hello',), ('hello', 'world'), 'world')
 
-    Versions share one list and remember how much of it is theirs: appending to the newest version extends the
-    list, appending to an older one copies first. (The trick of the slices of Go, made safe.)
-    An old version so keeps its successors' items in memory, and the second of two branches pays for a copy, once.
+    Versions share one list and remember how much of it is theirs: appending to the newest version extends the list,
+    appending to an older one copies it first. (The method of Go's slices, made safe.) An old version therefore keeps
+    the items of its successors in memory, and the second of two branches costs one copy.
     """
 
     __slots__ = ("_length", "_shared")
 
-    def __init__(self, items: Iterable[Any] = ()) -> None:
-        self._shared = _Shared([_freeze_at(item, i) for i, item in enumerate(items)])
+    def __init__(self, items: Iterable[Any] = (), *, shared: _Shared | None = None) -> None:
+        # `shared` is for `_extended`: the memory that the new version covers completely
+        self._shared = shared or _Shared([_freeze_at(item, i) for i, item in enumerate(items)])
         self._length = len(self._shared.items)
 
-    def append(self, item: Any) -> Log:
-        """Return a version with one more item; this one stays as it is."""
+    def append(self, item: Any) -> MessageLog:
+        """Return a version with one more item; this one does not change."""
         return self._extended([freeze(item, "item")])
 
-    def __add__(self, other: Iterable[Any]) -> Log:
+    def __add__(self, other: Iterable[Any]) -> MessageLog:
         return self._extended([freeze(item, "item") for item in other])
 
-    def _extended(self, frozen: list[Any]) -> Log:
-        new = Log.__new__(Log)
-        new._shared, new._length = self._shared, self._length + len(frozen)
+    def _extended(self, frozen: list[Any]) -> MessageLog:
         with self._shared.lock:
-            if len(self._shared.items) == self._length:  # nobody has gone on from here yet
+            if len(self._shared.items) == self._length:  # this is the newest version
                 self._shared.items.extend(frozen)
-                return new
-        new._shared = _Shared(self._shared.items[: self._length] + frozen)
-        return new
+                return MessageLog(shared=self._shared)
+        return MessageLog(shared=_Shared(self._shared.items[: self._length] + frozen))
 
     def __len__(self) -> int:
         return self._length
@@ -250,9 +248,9 @@ class Log(Sequence[Any]):
         return itertools.islice(self._shared.items, self._length)
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, Log) and other._shared is self._shared:
+        if isinstance(other, MessageLog) and other._shared is self._shared:
             return other._length == self._length
-        return tuple(self) == tuple(other) if isinstance(other, Log | tuple) else NotImplemented
+        return tuple(self) == tuple(other) if isinstance(other, MessageLog | tuple) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(tuple(self))
@@ -261,10 +259,10 @@ class Log(Sequence[Any]):
         return repr(tuple(self))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Log, (tuple(self),)
+        return MessageLog, (tuple(self),)
 
-    def __copy__(self) -> Log:
+    def __copy__(self) -> MessageLog:
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Log:
+    def __deepcopy__(self, memo: dict[int, Any]) -> MessageLog:
         return self

@@ -1,12 +1,12 @@
-"""State that several agents share: immutable, owned by one lock, or versioned.
+"""Mutable state that several agents share: behind one lock, or versioned.
 
-What it holds: `SharedState` (one value behind one lock) and `VersionedState` (compare-and-set per key). A state that
-never changes, `ConversationState`, and `Conflict` are in `conversation.py`.
-Guarantees: what you read is frozen, so no one can change it under you; no lock here is ever held across an await.
-All of it is safe from threads and tasks alike.
-Strategy: an immutable value prevents edits, not lost updates: two writers that rebind one name still lose one.
-So a new value must come from the old one in one step (`SharedState`), or be checked against it (`VersionedState`),
-or be joined by one owner (`ConversationState.merge`). Opened by notebook 05.
+What it holds: `SharedState` (one value behind one lock) and `VersionedState` (compare-and-set per key). The immutable
+`ConversationState` and `Conflict` are in `conversation.py`.
+Guarantees: what you read is frozen, so no other task or thread can change it; no lock is ever held across an await.
+Both are safe to use from threads and tasks.
+Strategy: an immutable value prevents edits, not lost updates: if two writers rebind one name, one update is lost.
+So a new value must be computed from the old one in one step (`SharedState`), or be checked against it
+(`VersionedState`), or be merged by one owner (`ConversationState.merge`). Opened by notebook 05.
 """
 
 from __future__ import annotations
@@ -16,19 +16,18 @@ import itertools
 import math
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from agentkit.state.conversation import Conflict
 from agentkit.state.frozen import FrozenDict, freeze
 
-__all__ = ["SharedState", "SharedStatistics", "VersionedState", "VersionedStatistics"]
+__all__ = ["SharedState", "VersionedState"]
 
 T = TypeVar("T")
 
 
 def _now(fn: Callable[[Any], Any], value: Any) -> Any:
-    """Call a plain function; refuse one that would have to be awaited."""
+    """Call a plain function; refuse one that returns an awaitable."""
     result = None if inspect.iscoroutinefunction(fn) else fn(value)
     if inspect.iscoroutinefunction(fn) or inspect.isawaitable(result):
         if inspect.iscoroutine(result):
@@ -41,7 +40,7 @@ def _now(fn: Callable[[Any], Any], value: Any) -> Any:
 
 
 def _changed(fn: Callable[[Any], Any], old: Any) -> Any:
-    """Return the frozen new value, and catch the `fn` that edits in place and returns nothing."""
+    """Return the new value, frozen; refuse a `fn` that edits in place and returns nothing."""
     new = _now(fn, old)
     if new is None and old is not None:
         raise TypeError("fn must return the new value, got None; write lambda old: {**old, ...}, not an edit in place")
@@ -49,24 +48,14 @@ def _changed(fn: Callable[[Any], Any], old: Any) -> Any:
 
 
 def _tries(attempts: int | None) -> Iterator[float]:
-    """Count down what is left after each try."""
+    """Return an iterator over the number of attempts left after each one."""
     if attempts is not None and attempts < 1:
         raise ValueError(f"attempts must be 1 or more, got {attempts}; use None to try until it works")
     return itertools.repeat(math.inf) if attempts is None else iter(range(attempts - 1, -1, -1))
 
 
-@dataclass(frozen=True, slots=True)
-class SharedStatistics:
-    """A `SharedState` at one instant."""
-
-    updates: int
-    """Changes made so far."""
-    contended: int
-    """Changes that found another thread inside and had to wait for it."""
-
-
 class SharedState(Generic[T]):
-    """One value, one owner lock: every change goes through `update(fn)`, every look through `read()`.
+    """One value behind one lock: change it with `update(fn)`, read it with `read()`.
 
     >>> tally = SharedState({"calls": 0})
     >>> for _ in range(3):
@@ -74,8 +63,8 @@ class SharedState(Generic[T]):
     >>> tally.read()["calls"]
     3
 
-    `fn` is a plain function from the old value to the new one; it runs alone, so keep it short. Values are frozen: what
-    you read stays what it was, and an edit in place fails loudly. An async `fn` is refused with `TypeError`.
+    `fn` is a plain function from the old value to the new one. It runs while the lock is held, so keep it short. Values
+    are frozen: what you read never changes, and an edit in place raises an error. An async `fn` raises `TypeError`.
     """
 
     def __init__(self, value: T) -> None:
@@ -85,11 +74,11 @@ class SharedState(Generic[T]):
         self._updates = self._contended = 0
 
     def read(self, fn: Callable[[T], Any] | None = None) -> Any:
-        """Return the value, or `fn(value)`; never waits, since a frozen value needs no lock."""
+        """Return the value, or `fn(value)`. Never waits: reading a frozen value needs no lock."""
         return self._value if fn is None else _now(fn, self._value)
 
     def update(self, fn: Callable[[T], T]) -> T:
-        """Replace the value by `fn(value)`, nothing in between, and return it. If `fn` raises, nothing changes."""
+        """Atomically replace the value by `fn(value)` and return it. If `fn` raises, nothing changes."""
         if self._owner == threading.get_ident():
             raise RuntimeError("update(fn) called inside an update(fn) of the same SharedState; do both in one fn")
         waited = not self._lock.acquire(blocking=False)
@@ -105,28 +94,12 @@ class SharedState(Generic[T]):
             self._owner = None
             self._lock.release()
 
-    def statistics(self) -> SharedStatistics:
-        """Return how often the value was changed, and how often that had to wait."""
-        return SharedStatistics(self._updates, self._contended)
-
     def __repr__(self) -> str:
         return f"<SharedState {self._value!r:.60}, {self._updates} updates, {self._contended} waited>"
 
 
-@dataclass(frozen=True, slots=True)
-class VersionedStatistics:
-    """A `VersionedState` at one instant."""
-
-    keys: int
-    """Keys that have been written."""
-    writes: int
-    """Changes made so far."""
-    conflicts: int
-    """Changes refused because somebody else had been there first."""
-
-
 class VersionedState:
-    """A table in which each key counts its versions; writing needs the version that was read (compare-and-set).
+    """A table with a version number per key; a write must name the version it read (compare-and-set).
 
     >>> notes = VersionedState(summary="draft")
     >>> value, version = notes.get("summary")
@@ -137,27 +110,26 @@ class VersionedState:
         ...
     agentkit.state.conversation.Conflict: key 'summary' is at version 2, expected 1; read it again ...
 
-    Nobody waits: a lost update becomes an error you can see. (Optimistic concurrency control, as in HTTP's If-Match.)
-    A key never written is at version 0 with the value None. Values are frozen.
+    No task waits: a lost update becomes an error you can see. (Optimistic concurrency control, like If-Match in HTTP.)
+    A key that was never written is at version 0 with the value None. Values are frozen.
     """
 
     def __init__(self, **values: Any) -> None:
         self._table: dict[Any, tuple[Any, int]] = {key: (freeze(value, key), 1) for key, value in values.items()}
         self._lock = threading.Lock()  # held for one comparison and one store
-        self._writes = self._conflicts = 0
+        self._conflicts = 0
 
     def get(self, key: Any) -> tuple[Any, int]:
-        """Return the value and its version; `(None, 0)` for a key never written."""
+        """Return the value and its version; `(None, 0)` for a key that was never written."""
         return self._table.get(key, (None, 0))
 
     def set(self, key: Any, value: Any, *, expected: int) -> int:
-        """Write if `key` is still at version `expected` and return the new version, else raise `Conflict`."""
+        """Write if `key` is still at version `expected` and return the new version; otherwise raise `Conflict`."""
         value = freeze(value, f"value of {key!r}")
         with self._lock:
             actual = self.get(key)[1]
             if actual == expected:
                 self._table[key] = (value, actual + 1)
-                self._writes += 1
                 return actual + 1
             self._conflicts += 1
         raise Conflict(
@@ -167,9 +139,9 @@ class VersionedState:
         )
 
     def update(self, key: Any, fn: Callable[[Any], Any], *, attempts: int | None = None) -> Any:
-        """Set `key` to `fn(value)` and return it; after a conflict read again and redo, `attempts` times at most.
+        """Set `key` to `fn(value)` and return it; after a conflict, read and try again, at most `attempts` times.
 
-        `fn` is a plain function and may be called more than once: let it compute, not act.
+        `fn` is a plain function and may be called several times, so it should have no side effects.
         """
         tries = _tries(attempts)
         while True:
@@ -179,7 +151,7 @@ class VersionedState:
                 return new
 
     async def update_async(self, key: Any, fn: Callable[[Any], Awaitable[Any]], *, attempts: int | None = None) -> Any:
-        """As `update`, for an async `fn`, a call to a model say: it runs, and is billed, once more per conflict."""
+        """Like `update`, for an async `fn` such as a model call: it runs, and is billed, once more per conflict."""
         tries = _tries(attempts)
         while True:
             value, version = self.get(key)
@@ -188,13 +160,9 @@ class VersionedState:
                 return new
 
     def snapshot(self) -> FrozenDict:
-        """Return all values as they were at one instant."""
+        """Return all values at one instant."""
         with self._lock:
-            return FrozenDict._of({key: value for key, (value, _) in self._table.items()})
-
-    def statistics(self) -> VersionedStatistics:
-        """Return how many keys there are, how often they were written, and how often that was refused."""
-        return VersionedStatistics(len(self._table), self._writes, self._conflicts)
+            return FrozenDict.of_frozen({key: value for key, (value, _) in self._table.items()})
 
     def _stored(self, key: Any, new: Any, version: int, tries_left: float) -> bool:
         try:
