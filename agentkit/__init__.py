@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from agentkit.executor.run import Run
     from agentkit.journal import Journal
     from agentkit.limits import Budget, BudgetExceeded, RateLimiter, TokenBucket
-    from agentkit.locks import KeyedLock, LockOrder, LockOrderError, Sequencer, TracedLock
+    from agentkit.locks import KeyedLock, LockOrder, LockOrderError, TracedLock
     from agentkit.orchestration import CoordinatorOrchestrator, ParallelOrchestrator, Pipeline, SequentialOrchestrator
     from agentkit.report import Report, Summary
     from agentkit.report.outcome import Attempt, Outcome, span
@@ -60,7 +60,6 @@ _HOME = {
     "Report": "report",
     "RetryPolicy": "retry",
     "Run": "executor",
-    "Sequencer": "locks",
     "SequentialOrchestrator": "orchestration",
     "SharedState": "state",
     "Summary": "report",
@@ -98,7 +97,6 @@ __all__ = [
     "Report",
     "RetryPolicy",
     "Run",
-    "Sequencer",
     "SequentialOrchestrator",
     "SharedState",
     "Summary",

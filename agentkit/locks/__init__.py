@@ -1,12 +1,12 @@
 """Locks for asyncio.
 
-`keyed`: one per key; and a way to force an order in tests. `traced`: who waited for whom. `order`: no deadlock.
+`keyed`: one lock per key. `traced`: a lock that records who waited and who held it. `order`: detects deadlocks.
 """
 
 from __future__ import annotations
 
-from agentkit.locks.keyed import KeyedLock, KeyedLockStatistics, Sequencer, SequencerStatistics
-from agentkit.locks.order import LockOrder, LockOrderError, LockOrderStatistics
+from agentkit.locks.keyed import KeyedLock, KeyedLockStatistics
+from agentkit.locks.order import LockOrder, LockOrderError
 from agentkit.locks.traced import LockSpan, LockStatistics, TracedLock
 
 __all__ = [
@@ -14,10 +14,7 @@ __all__ = [
     "KeyedLockStatistics",
     "LockOrder",
     "LockOrderError",
-    "LockOrderStatistics",
     "LockSpan",
     "LockStatistics",
-    "Sequencer",
-    "SequencerStatistics",
     "TracedLock",
 ]

@@ -1,10 +1,10 @@
-"""A lock for asyncio that says what it did: who waited, who held, for how long.
+"""An asyncio lock that records which tasks waited for it and held it, and for how long.
 
 What it holds: `TracedLock`, its `LockSpan` records and `LockStatistics`. Import them from `agentkit.locks`.
-Guarantees: first come, first served; the lock is never lost, doubled or taken by a latecomer, whoever is cancelled
-and whenever; only the task that holds it can release it.
-Strategy: a released lock is handed to the longest waiter in the same step, so nobody can overtake between the
-release and the waiter's waking up. One event loop at a time; not for threads. Opened by notebook 05.
+Guarantees: first come, first served; regardless of which task is cancelled and when, the lock is never lost, never held
+twice and never taken out of turn; only the task that holds it can release it.
+Strategy: `release` hands the lock to the first waiter in the same step, so no other task can take it before that waiter
+wakes up. One event loop at a time; not thread-safe. Opened by notebook 05.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _here() -> tuple[Task, float]:
 
 @dataclass(frozen=True, slots=True)
 class LockSpan:
-    """One task's stay at a lock, in seconds of the loop's clock: it waited, then it held."""
+    """How long one task waited for a lock and then held it, in seconds of the loop's clock."""
 
     lock: str
     """Name of the lock."""
@@ -41,9 +41,9 @@ class LockSpan:
     requested: float
     """When the task asked for the lock."""
     acquired: float | None = None
-    """When it got it; None while it waits, or if it was cancelled first."""
+    """When it got the lock; None while it waits, or if it was cancelled first."""
     released: float | None = None
-    """When it let go, or gave up waiting; None while it waits or holds."""
+    """When it released the lock or stopped waiting; None before that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +55,21 @@ class LockStatistics:
     queue_depth: int
     """Tasks waiting now."""
     peak_queue_depth: int
-    """The most tasks that ever waited at once."""
+    """The most tasks that were ever waiting at once."""
     acquisitions: int
     """How often the lock was taken."""
     contended: int
-    """How often a task had to wait for it, those that gave up included."""
+    """How often a task had to wait, including tasks that were cancelled."""
     abandoned: int
-    """How often a task was cancelled while it waited."""
+    """How often a task was cancelled while waiting."""
     waited: float
-    """Seconds spent waiting so far, all tasks together."""
+    """Seconds spent waiting so far, summed over all tasks."""
     held: float
     """Seconds the lock was held so far."""
 
 
 class TracedLock:
-    """A lock for asyncio that records who waited and who held it.
+    """An asyncio lock that records which tasks waited for it and held it.
 
     >>> async def main():
     ...     lock = TracedLock("history")
@@ -78,9 +78,10 @@ class TracedLock:
     >>> asyncio.run(main())
     (0, <TracedLock 'history' free, 0 waiting, taken 1 times>)
 
-    It takes the place of an `asyncio.Lock` (`async with`, `acquire`, `release`, `locked`), with two mistakes turned
-    into a `RuntimeError`: taking it twice in one task (which would never end), and releasing what another task holds.
-    `spans` lists the last `keep` stays, oldest request first. `order` is a `LockOrder` to watch for deadlocks.
+    A replacement for `asyncio.Lock` (`async with`, `acquire`, `release`, `locked`) that turns two mistakes into a
+    `RuntimeError`: taking the lock twice in one task, which would deadlock, and releasing a lock that another task
+    holds. `spans` lists the last `keep` waits and holds, oldest request first. `order` is a `LockOrder` that detects
+    deadlocks.
     """
 
     def __init__(self, name: str = "lock", *, order: LockOrder | None = None, keep: int = 10_000) -> None:
@@ -101,7 +102,7 @@ class TracedLock:
         return self._holder is not None
 
     def acquire_nowait(self) -> bool:
-        """Take the lock if it is free; return whether it was. Never waits."""
+        """Take the lock if it is free and return whether it was; never waits."""
         task, now = _here()
         if self._holder is not None:
             return False
@@ -109,7 +110,7 @@ class TracedLock:
         return True
 
     async def acquire(self) -> bool:
-        """Take the lock, waiting in the order of arrival; returns True, as an `asyncio.Lock` does."""
+        """Take the lock, waiting in FIFO order; returns True, like `asyncio.Lock`."""
         task, now = _here()
         if self._holder is task:
             raise RuntimeError(
@@ -129,7 +130,7 @@ class TracedLock:
         try:
             await turn
         except asyncio.CancelledError:
-            if self._holder is task:  # cancelled after it was handed over, before waking up: pass it on
+            if self._holder is task:  # cancelled after the lock was handed to it, before it woke up
                 self.release()
             elif self._waiters.pop(turn, None):
                 self._give_up(task, now)
@@ -137,7 +138,7 @@ class TracedLock:
         return True
 
     def release(self) -> None:
-        """Let go; the longest waiter holds the lock from this moment on."""
+        """Release the lock and hand it to the first waiter."""
         task, now = _here()
         if self._holder is not task:
             holder = "nobody" if self._holder is None else f"task {self._holder.get_name()!r}"
@@ -152,7 +153,7 @@ class TracedLock:
         self._holder = None
         while self._waiters and self._holder is None:
             turn, (waiter, since) = self._waiters.popitem(last=False)
-            if turn.cancelled():  # it has not woken up yet to leave the queue by itself
+            if turn.cancelled():  # it has not woken up yet to remove itself
                 self._give_up(waiter, since)
             else:
                 turn.set_result(None)
@@ -160,13 +161,13 @@ class TracedLock:
 
     @property
     def spans(self) -> list[LockSpan]:
-        """Every stay at the lock so far, those still waiting or holding included."""
+        """The waits and holds so far, including those that have not ended."""
         live = [LockSpan(self.name, self._holder.get_name(), *self._since)] if self._holder else []
         live += [LockSpan(self.name, task.get_name(), since) for task, since in self._waiters.values()]
         return sorted([*self._done, *live], key=lambda span: span.requested)
 
     def statistics(self) -> LockStatistics:
-        """Return who holds the lock now, how many wait, and the totals so far."""
+        """Return which task holds the lock, how many wait, and totals."""
         holder = None if self._holder is None else self._holder.get_name()
         return LockStatistics(
             holder,

@@ -101,7 +101,7 @@ class ConversationState:
         return self.messages  # type: ignore[return-value]
 
     def _lacking(self, other: ConversationState) -> list[Any]:
-        """List the other's messages missing here, counting repeats: the k-th occurrence of a message is an item of its own."""
+        """List the other's messages missing here, counting repeats: each occurrence is an item of its own."""
         mine, theirs = list(self.messages), list(other.messages)
         same = next((i for i, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a is not b and a != b), None)
         if same is None:  # one is a continuation of the other
