@@ -2,3 +2,5 @@
 
 `redact`: strings without credentials.
 """
+
+__all__: list[str] = []

@@ -1,6 +1,6 @@
 """A lead agent that plans, delegates to specialists that run concurrently, and joins their answers.
 
-What it holds: `CoordinatorOrchestrator`, and `RoutingError` for a plan that cannot be executed.
+What it holds: `CoordinatorOrchestrator`, `RunLog`, and `RoutingError` for a plan that cannot be executed.
 Guarantees: a plan is checked before any specialist starts; a specialist that is slow (with a deadline or a quorum) or
 fails does not block the others, and is in the results; earlier answers are kept when a later round fails; only one task
 changes the state, in the order of the plan.
@@ -40,7 +40,7 @@ from agentkit.report.outcome import Outcome, Span, clock, current, span
 from agentkit.semaphore import CapacityLimiter
 from agentkit.state.conversation import ConversationState
 
-__all__ = ["CoordinatorOrchestrator", "RoutingError"]
+__all__ = ["CoordinatorOrchestrator", "RoutingError", "RunLog"]
 
 Stream = AsyncGenerator[AgentResult, None]
 
