@@ -17,14 +17,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from agentkit.agent import Agent, BrokenAnswer, ChatAgent, PerLoop, Reply, Usage
+    from agentkit.agent import Agent, BrokenAnswer, ChatAgent, Reply
     from agentkit.executor import ParallelAgentExecutor
     from agentkit.executor.run import Run
     from agentkit.journal import Journal
     from agentkit.limits import Budget, BudgetExceeded, RateLimiter, TokenBucket
     from agentkit.locks import KeyedLock, LockOrder, LockOrderError, TracedLock
     from agentkit.orchestration import CoordinatorOrchestrator, ParallelOrchestrator, Pipeline, SequentialOrchestrator
-    from agentkit.report import Report, Summary
+    from agentkit.report import Report, Summary, Usage
     from agentkit.report.outcome import Attempt, Outcome, span
     from agentkit.retry import RetryPolicy
     from agentkit.semaphore import CapacityLimiter, QueueFull
@@ -52,7 +52,6 @@ _HOME = {
     "Outcome": "report",
     "ParallelAgentExecutor": "executor",
     "ParallelOrchestrator": "orchestration",
-    "PerLoop": "agent",
     "Pipeline": "orchestration",
     "QueueFull": "semaphore",
     "RateLimiter": "limits",
@@ -65,7 +64,7 @@ _HOME = {
     "Summary": "report",
     "TokenBucket": "limits",
     "TracedLock": "locks",
-    "Usage": "agent",
+    "Usage": "report",
     "VersionedState": "state",
     "span": "report",
 }
@@ -89,7 +88,6 @@ __all__ = [
     "Outcome",
     "ParallelAgentExecutor",
     "ParallelOrchestrator",
-    "PerLoop",
     "Pipeline",
     "QueueFull",
     "RateLimiter",

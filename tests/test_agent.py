@@ -8,12 +8,13 @@ from typing import Any
 import openai
 import pytest
 
-from agentkit.agent import Agent, ChatAgent, Reply, Usage
+from agentkit.agent import Agent, ChatAgent, Reply
 from agentkit.executor import ParallelAgentExecutor
 from agentkit.lab.loops.virtual import simulate
 from agentkit.lab.provider.faults import Faults
 from agentkit.lab.provider.latency import Latency
 from agentkit.lab.provider.provider import Provider
+from agentkit.report.usage import Usage
 from agentkit.semaphore import CapacityLimiter
 
 ONE_SECOND = Latency(base=1.0, speed=None, mean_output=0)

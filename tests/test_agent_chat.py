@@ -11,13 +11,15 @@ from typing import Any
 import openai
 import pytest
 
-from agentkit.agent import BrokenAnswer, ChatAgent, PerLoop, Reply, Usage
+from agentkit.agent import BrokenAnswer, ChatAgent, Reply
+from agentkit.agent.chat import PerLoop
 from agentkit.executor import ParallelAgentExecutor
 from agentkit.lab.loops.virtual import simulate
 from agentkit.lab.provider.faults import FAULTS, Fault, Faults
 from agentkit.lab.provider.latency import Latency
 from agentkit.lab.provider.provider import Provider
 from agentkit.report.outcome import Span
+from agentkit.report.usage import Usage
 from agentkit.retry import RetryPolicy
 from agentkit.retry.failures import classify
 

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentkit.agent.reply import Reply, Usage
+from agentkit.agent.reply import Reply
 from agentkit.lab.loops.virtual import simulate
 from agentkit.limits import Budget, BudgetExceeded
 from agentkit.limits.spending import Spent, most_tokens
+from agentkit.report.usage import Usage
 
 AGENT = SimpleNamespace(max_tokens=100, instructions="", model="small")
 

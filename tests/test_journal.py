@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentkit.agent.reply import Reply, Usage
+from agentkit.agent.reply import Reply
 from agentkit.base.redact import redact
 from agentkit.journal import Journal, JournalError
 from agentkit.journal.codec import Codec, stable_key
 from agentkit.journal.file import JournalFile
 from agentkit.journal.writer import work_of
 from agentkit.report.outcome import Outcome
+from agentkit.report.usage import Usage
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

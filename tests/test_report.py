@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types import CompletionUsage
 
-from agentkit.agent import Reply, Usage
+from agentkit.agent import Reply
 from agentkit.executor import ParallelAgentExecutor
 from agentkit.lab.loops.virtual import simulate
 from agentkit.report import Report, peak, percentile
 from agentkit.report.outcome import Outcome, span
+from agentkit.report.usage import Usage
 
 
 def done(i: int, started: float, finished: float, result: object = None) -> Outcome:

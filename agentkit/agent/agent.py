@@ -65,7 +65,7 @@ class ChatAgent(Agent):
     1
 
     - `instructions` become the system message; `max_tokens` bounds the answer (providers charge it up front).
-    - `client` is an `AsyncOpenAI`, or a function that makes one for each event loop, or a `PerLoop`; share it.
+    - `client` is an `AsyncOpenAI`, or a function that makes one for each event loop; share it.
     - `api`: `"chat"` for chat completions, `"responses"` for the Responses API.
     - `stream=True` asks for the answer piece by piece; a function given instead is called with each piece of text as it
       arrives, and may be async. The whole reply, usage included, is returned all the same.

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from agentkit.agent.reply import BrokenAnswer, Reply, Usage
+from agentkit.agent.reply import BrokenAnswer, Reply
 from agentkit.report.outcome import span
+from agentkit.report.usage import Usage
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

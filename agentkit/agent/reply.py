@@ -1,8 +1,8 @@
-"""What an agent brings back from a model.
+"""A model's reply, and the error for a reply that arrived incomplete.
 
-What it holds: `Reply`, `Usage`, and `BrokenAnswer`, for an answer that did not arrive whole.
-Guarantees: usages add up; a broken answer keeps what did arrive, so that nothing paid for is lost.
-Strategy: frozen records that know nothing of clients or endpoints.
+What it holds: `Reply` and `BrokenAnswer`. What a call used (`Usage`) is in `agentkit.report.usage`.
+Guarantee: a broken answer keeps the part that arrived, so output you paid for is not lost.
+Strategy: frozen records that are independent of clients and endpoints.
 Opened by notebook 01.
 """
 
@@ -10,67 +10,41 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["BrokenAnswer", "Reply", "Usage"]
+from agentkit.report.usage import Usage
 
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What calls cost, in the provider's units. Usages add up.
-
-    >>> (Usage(1, 900, 100) + Usage(1, 500, 60)).total_tokens
-    1560
-    """
-
-    requests: int = 0
-    """Requests the provider answered."""
-    input_tokens: int = 0
-    """Tokens of the prompts."""
-    output_tokens: int = 0
-    """Tokens of the answers."""
-
-    @property
-    def total_tokens(self) -> int:
-        """Input and output tokens together."""
-        return self.input_tokens + self.output_tokens
-
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            self.requests + other.requests,
-            self.input_tokens + other.input_tokens,
-            self.output_tokens + other.output_tokens,
-        )
+__all__ = ["BrokenAnswer", "Reply"]
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A model's answer; `str(reply)` is its text."""
+    """A model's reply; `str(reply)` is its text."""
 
     text: str
     """What the model wrote."""
     usage: Usage | None = None
-    """What it cost; None where the endpoint did not say."""
+    """Requests and tokens it used; None if the endpoint did not report them."""
     model: str = ""
     """The model that answered."""
     finish_reason: str = "stop"
-    """`stop`; `length` where `max_tokens` cut the answer off; `cut` where the connection did."""
+    """`stop`; `length` if `max_tokens` truncated the answer; `cut` if the connection was lost."""
     request_id: str | None = field(default=None, compare=False)
-    """The endpoint's own id of the request, to find it in a log."""
+    """The endpoint's id for the request, for looking it up in a log."""
 
     def __str__(self) -> str:
         return self.text
 
 
 class BrokenAnswer(ConnectionError):
-    """An answer with status 200 that cannot be read, or a stream that ended before its end.
+    """A response with status 200 that cannot be parsed, or a stream that ended before the answer was complete.
 
     >>> BrokenAnswer("the stream ended early", Reply("Once upon", finish_reason="cut")).partial.text
     'Once upon'
 
-    A `ConnectionError`, because it is one in all but name: trying again may help, and a `RetryPolicy` does.
+    A subclass of `ConnectionError`, because retrying may help; `RetryPolicy` treats it as transient.
     """
 
     partial: Reply
-    """What had arrived."""
+    """The part that arrived."""
 
     def __init__(self, message: str, partial: Reply) -> None:
         super().__init__(message)

@@ -18,8 +18,9 @@ from hashlib import sha256
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
-from agentkit.agent.reply import Reply, Usage
+from agentkit.agent.reply import Reply
 from agentkit.base.redact import redact
+from agentkit.report.usage import Usage
 
 __all__ = ["SHORT", "Codec", "stable_json", "stable_key"]
 

@@ -41,7 +41,7 @@ class Budget:
     ...     claim = await budget.acquire("What is a race condition?")
     ...     claim.settle(Usage(1, 900, 600))
     ...     claim = budget.try_acquire("And what is a deadlock?")
-    >>> from agentkit.agent.reply import Usage
+    >>> from agentkit.report.usage import Usage
     >>> asyncio.run(main())
     Traceback (most recent call last):
     agentkit.limits.spending.BudgetExceeded: 2,000 tokens allowed, 1,500 used, the next needs about 1,500

@@ -17,7 +17,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agentkit.agent import Reply, Usage
+from agentkit.agent import Reply
 from agentkit.executor import ParallelAgentExecutor
 from agentkit.executor.call import is_async
 from agentkit.executor.run import Run
@@ -37,6 +37,7 @@ from agentkit.orchestration.turns import (
 )
 from agentkit.report import Report, attach
 from agentkit.report.outcome import Outcome, Span, clock, current, span
+from agentkit.report.usage import Usage
 from agentkit.semaphore import CapacityLimiter
 from agentkit.state.conversation import ConversationState
 

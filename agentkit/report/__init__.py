@@ -1,7 +1,8 @@
 """The result of a run.
 
 `outcome.py`: the record of one task, from which everything else is computed. `report.py`: the outcomes of a run with
-summary, data frame and charts. `stalls.py`: detects agents that block the event loop.
+summary, data frame and charts. `stalls.py`: detects agents that block the event loop. `usage.py`: requests and tokens
+that calls used.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from agentkit.report.outcome import STATUSES, Attempt, Outcome, Span, span
 from agentkit.report.report import Report, Summary, attach, peak, percentile
 from agentkit.report.stalls import Stall
+from agentkit.report.usage import Usage
 
 __all__ = [
     "STATUSES",
@@ -18,6 +20,7 @@ __all__ = [
     "Span",
     "Stall",
     "Summary",
+    "Usage",
     "attach",
     "peak",
     "percentile",

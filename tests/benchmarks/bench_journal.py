@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from agentkit import ParallelAgentExecutor
-from agentkit.agent.reply import Reply, Usage
+from agentkit.agent.reply import Reply
 from agentkit.journal import Journal
+from agentkit.report.usage import Usage
 
 TASKS = [f"Question {i}, which of these agents was the first to see the answer of another?" for i in range(20_000)]
 REPLY = Reply(
