@@ -1,11 +1,15 @@
-"""What a run may spend: calls, LLM tokens and money.
+"""Limiting what a run may spend: calls, LLM tokens and money.
 
-What it holds: `Budget`. The `Claim` it hands out, `BudgetExceeded` and `Spent` are in `spending.py`.
-Guarantees: calls are never exceeded; tokens and money by no more than the calls in flight, and with `reserve=True` not
-at all, where what a call may use at most is known. What a call used counts even if its answer never came.
-Strategy: a claim is made before each call and settled after it. `reserve=True` sets aside what the call may use at
-most, as a bank does with a card at a hotel, and lets calls wait for what others give back.
-One event loop at a time; not for threads. Share one budget among all executors that spend from it.
+What it holds: `Budget`, the `Claim` it grants for each call, and `running`, the claim of the current task. Amounts,
+prices and `BudgetExceeded` are in `spending.py`.
+Guarantees: calls never exceed the limit. Tokens and money exceed it by at most the calls in flight, and not at all
+with `reserve=True`, provided each call's upper bound is known. A claim is settled once. A call is charged even if its
+answer never arrived.
+Strategy: make a claim before each call and settle it afterwards, from the answer's `usage`. An error with a status
+cost nothing; after a timeout or a lost connection the provider has done the work and bills it, so the estimate is
+charged. `reserve=True` sets aside each call's upper bound, like a hotel's hold on a credit card, and lets callers wait
+for what other calls return.
+Use one event loop at a time; not thread-safe. Share one budget among all executors that spend from it.
 Opened by the decision guide.
 """
 
@@ -15,26 +19,74 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import Any
 
-from agentkit.limits.spending import (
-    BudgetExceeded,
-    BudgetStatistics,
-    Claim,
-    Prices,
-    Spent,
-    amount,
-    most_tokens,
-    running,
-)
+from agentkit.limits.spending import BudgetExceeded, BudgetStatistics, Prices, Spent, amount, most_tokens
 
-__all__ = ["Budget"]
+__all__ = ["Budget", "Claim", "running"]
 
 _KINDS = ("calls", "tokens", "money")
 
 
+class Claim:
+    """Permission to make one call: settle it when the call has ended, or cancel it if no call was made."""
+
+    __slots__ = ("_model", "_open", "aside", "budget", "need")
+
+    def __init__(self, budget: Budget, need: Spent, aside: Spent, model: str) -> None:
+        self.budget, self._model, self._open = budget, model, True
+        self.need = need
+        """What the call is expected to use."""
+        self.aside = aside
+        """What is reserved for it: all of `need` with `reserve=True`, otherwise one call."""
+
+    def begin(self) -> None:
+        """Start the call in the current task; raises `BudgetExceeded` if the budget has been used up since the claim.
+
+        If the task makes claims of its own, by running others under the same budget, they replace this one.
+        """
+        if not self.budget.reserve:
+            self.budget.check(self.need)
+        running.set(self)
+
+    def settle(self, answer: Any = None, error: BaseException | None = None) -> None:
+        """Charge what the call used; only the first settlement counts.
+
+        `answer` is a `Usage`, or an object that has one as `usage`; None if the usage is unknown.
+        """
+        if not self._open:
+            return
+        self._open = False
+        answer = answer if error is None else getattr(error, "partial", None)  # a broken answer keeps what arrived
+        usage = getattr(answer, "usage", answer)
+        read = _first(usage, "input_tokens", "prompt_tokens")
+        written = _first(usage, "output_tokens", "completion_tokens")
+        if error is not None and isinstance(getattr(error, "status_code", None), int):
+            self.budget.close_claim(self, Spent(1))
+        elif read is None or written is None:
+            self.budget.close_claim(self, Spent(1, self.need.tokens, self.need.money), guessed=True)
+        else:
+            money = self.budget.prices.cost(self._model or str(getattr(answer, "model", "")), read, written)
+            requests = getattr(usage, "requests", 1)
+            self.budget.close_claim(self, Spent(max(1, requests), read + written, money))
+
+    def cancel(self) -> None:
+        """Return everything to the budget: no call was made."""
+        if self._open:
+            self._open = False
+            self.budget.close_claim(self, None)
+
+    def __repr__(self) -> str:
+        return f"<Claim on about {self.need.tokens:,.0f} tokens, {'open' if self._open else 'closed'}>"
+
+
+running: ContextVar[Claim | None] = ContextVar("agentkit claim", default=None)
+"""The claim under which the current task makes its call."""
+
+
 class Budget:
-    """What may be spent, and what was.
+    """A limit on what may be spent, and a count of what was.
 
     >>> async def main():
     ...     budget = Budget(tokens=2_000, money=0.01, prices=(0.15, 0.60))  # per million tokens, input and output
@@ -46,11 +98,11 @@ class Budget:
     Traceback (most recent call last):
     agentkit.limits.spending.BudgetExceeded: 2,000 tokens allowed, 1,500 used, the next needs about 1,500
 
-    Given to an executor, it makes a claim for each attempt and settles it by the result's `usage`; a task it refuses
-    is `rejected`, and no further task starts. `calls`, `tokens` and `money` can be assigned at any time; None is no
-    bound. `prices` is `(input, output)` per million tokens, or a dict of such pairs by model.
-    `estimate(task)` says how many tokens a call needs: without it, what calls used so far on average; with
-    `reserve=True`, what it may use at most (`most_tokens`, which needs the agent's or the task's `max_tokens`).
+    An executor makes a claim for each attempt and settles it with the result's `usage`. A task that the budget refuses
+    gets the status `rejected`, and no further task starts. Assign `calls`, `tokens` and `money` at any time; None means
+    no limit. `prices` is `(input, output)` per million tokens, or a dict of such pairs by model.
+    `estimate(task)` returns the tokens a call needs. Without it, the average of the calls so far is used, or, with
+    `reserve=True`, the upper bound (`most_tokens`, which needs `max_tokens` on the agent or the task).
     """
 
     def __init__(
@@ -68,7 +120,7 @@ class Budget:
         self.prices = Prices(prices)
         """What tokens cost."""
         self.reserve = reserve
-        """Whether what a call may use at most is set aside before it starts."""
+        """Whether each call's upper bound is set aside before it starts."""
         self._estimate = estimate
         self._limits = dict.fromkeys(_KINDS, math.inf)
         self._used, self._held = Spent(), Spent()
@@ -92,7 +144,7 @@ class Budget:
 
     @property
     def tokens(self) -> float | None:
-        """LLM tokens allowed, input and output together; None for any number."""
+        """LLM tokens allowed, input plus output; None for any number."""
         return _or_none(self._limits["tokens"])
 
     @tokens.setter
@@ -121,18 +173,19 @@ class Budget:
     # -- claims ---------------------------------------------------------------------------------------------------
 
     def try_acquire(self, task: Any = "", agent: Any = None) -> Claim | None:
-        """Claim one call on `task` by `agent`; None if that has to wait for calls in flight to be settled.
+        """Claim one call on `task` by `agent`; None if it must first wait for calls in flight to be settled.
 
-        Raises `BudgetExceeded` if no wait can help, and `ValueError` if `reserve=True` and nothing bounds the call.
+        Raises `BudgetExceeded` if waiting cannot help, and `ValueError` if `reserve=True` and the call has no upper
+        bound.
         """
         need, model = self._need(task, agent), _model_of(agent)
         if (outer := running.get()) is not None and outer.budget is self:
-            outer.cancel()  # the task it was made for makes the claims itself
-        self._refuse_what_never_fits(need)
+            outer.cancel()  # the task it was made for makes its own claims
+        self.check(need)
         return None if self._waiters or not self._fits(need) else self._grant(need, model)
 
     async def acquire(self, task: Any = "", agent: Any = None) -> Claim:
-        """Do the same, and wait where that may help; first come, first served."""
+        """Same as `try_acquire`, but wait if waiting can help; first come, first served."""
         if (claim := self.try_acquire(task, agent)) is not None:
             return claim
         turn: asyncio.Future[Claim] = asyncio.get_running_loop().create_future()
@@ -141,12 +194,30 @@ class Budget:
             return await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
-                turn.result().cancel()  # cancelled between being granted it and waking up
+                turn.result().cancel()  # cancelled after the claim was granted, before the task resumed
             self._serve()
             raise
 
+    def check(self, need: Spent) -> None:
+        """Raise `BudgetExceeded` if `need` would not fit even if all calls in flight returned what they reserved."""
+        for kind, limit in self._limits.items():
+            used, needed = getattr(self._used, kind), getattr(need, kind)
+            if used + needed > limit:
+                self._refused += 1
+                raise BudgetExceeded(kind, limit, used, needed)
+
+    def close_claim(self, claim: Claim, spent: Spent | None, guessed: bool = False) -> None:
+        """Release what the claim reserved and charge `spent`, if anything. Only a claim calls this, once."""
+        self._in_flight -= 1
+        self._held = self._held - claim.aside if self._in_flight else Spent()  # float sums do not cancel exactly
+        if spent is not None:
+            self._used += spent
+            self._known += spent.tokens > 0  # an error response says nothing about what calls need
+            self._guessed += guessed
+        self._serve()
+
     def statistics(self) -> BudgetStatistics:
-        """Return what is allowed, used, set aside and refused now."""
+        """Return what is allowed, used, reserved and refused now."""
         return BudgetStatistics(
             self.calls, self.tokens, self.money, self._used, self._held, self._in_flight,
             len([turn for turn, _, _ in self._waiters if not turn.done()]), self._refused, self._guessed,
@@ -155,7 +226,7 @@ class Budget:
     # -- inside ---------------------------------------------------------------------------------------------------
 
     def _need(self, task: Any, agent: Any) -> Spent:
-        """What a call is taken to use: at most with `reserve=True`, else about."""
+        """What a call needs: its upper bound with `reserve=True`, otherwise an estimate."""
         model = _model_of(agent)
         self.prices.check(model)
         if self._estimate is not None:
@@ -181,37 +252,19 @@ class Budget:
             and used.money + held.money + need.money <= limits["money"]
         )
 
-    def _refuse_what_never_fits(self, need: Spent) -> None:
-        """Raise if it would not fit even if all calls in flight gave everything back."""
-        for kind, limit in self._limits.items():
-            used, needed = getattr(self._used, kind), getattr(need, kind)
-            if used + needed > limit:
-                self._refused += 1
-                raise BudgetExceeded(kind, limit, used, needed)
-
     def _grant(self, need: Spent, model: str) -> Claim:
         claim = Claim(self, need, need if self.reserve else Spent(1), model)
         self._held += claim.aside
         self._in_flight += 1
         return claim
 
-    def _close(self, claim: Claim, spent: Spent | None, guessed: bool = False) -> None:
-        """Called by a claim: what it set aside is free, and what was spent is gone."""
-        self._in_flight -= 1
-        self._held = self._held - claim.aside if self._in_flight else Spent()  # sums of money do not cancel exactly
-        if spent is not None:
-            self._used += spent
-            self._known += spent.tokens > 0  # a refusal says nothing about what calls need
-            self._guessed += guessed
-        self._serve()
-
     def _serve(self) -> None:
-        """Grant, or refuse, those who wait, in their turn."""
+        """Grant or refuse waiting claims, in the order they arrived."""
         while self._waiters:
             turn, need, model = self._waiters[0]
             if not turn.done():
                 try:
-                    self._refuse_what_never_fits(need)
+                    self.check(need)
                 except BudgetExceeded as error:
                     turn.set_exception(error)
                 else:
@@ -228,6 +281,11 @@ class Budget:
         ]
         now = self.statistics()
         return f"<Budget {', '.join(says) or 'without bounds'}; {now.in_flight} in flight, {now.refused} refused>"
+
+
+def _first(usage: Any, *names: str) -> Any:
+    values = (getattr(usage, name, None) for name in names)
+    return next((value for value in values if isinstance(value, int | float)), None)
 
 
 def _model_of(agent: Any) -> str:
