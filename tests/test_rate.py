@@ -37,7 +37,7 @@ def test_TokenBucket_charge_makes_debt_of_at_most_one_bucket() -> None:
     bucket = TokenBucket(5, 5)
     for _ in range(100):
         bucket.charge(1, 0)
-    assert bucket.statistics(0).debt == 5
+    assert bucket.credit(0) == -5
     assert bucket.level(0) == 0
     assert bucket.wait(1, 0) == pytest.approx(1.2)
 

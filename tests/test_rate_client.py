@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from agentkit.lab.loops.virtual import VirtualLoop, simulate
 from agentkit.lab.provider.provider import Provider
-from agentkit.limits import NeverFits, RateLimiter, estimate_tokens, limits_told
-from agentkit.limits.pacing import Pace
+from agentkit.limits import NeverFits, RateLimiter, estimate_tokens, parse_rate_limits
+from agentkit.limits.pacing import GcraSchedule
 from agentkit.limits.pause import Pause
 
 SLACK = 1e-6
@@ -72,8 +72,8 @@ class RelativeGap:
         self.next = now + self.gap
 
 
-@pytest.mark.parametrize(("pace", "minimum"), [(RelativeGap(0.005), 0.0), (Pace(12_000), 0.995)])
-def test_Pace_does_not_drift_when_timers_are_late(pace: RelativeGap | Pace, minimum: float) -> None:
+@pytest.mark.parametrize(("pace", "minimum"), [(RelativeGap(0.005), 0.0), (GcraSchedule(12_000), 0.995)])
+def test_GcraSchedule_does_not_drift_when_timers_are_late(pace: RelativeGap | GcraSchedule, minimum: float) -> None:
     """Timers that fire 1 ms late cost the relative schedule a sixth of the rate, and the absolute one nothing."""
     woken, count = 0.0, 0
     while (due := max(woken, pace.due(1))) < 10:
@@ -142,7 +142,7 @@ def test_RateLimiter_never_exceeds_its_limits_in_any_window(
         return log
 
     log = simulate(main)
-    for pace, weight in zip(limiter._allowance.paces.values(), (lambda _: 1, lambda amount: amount), strict=True):
+    for pace, weight in zip(limiter._schedule.schedules.values(), (lambda _: 1, lambda amount: amount), strict=True):
         for begin, _ in log:
             used = sum(weight(amount) for at, amount in log if begin <= at < begin + pace.window - SLACK)
             assert used <= pace.quota
@@ -389,17 +389,17 @@ def test_RateLimiter_waits_when_the_provider_says_little_is_left() -> None:
     assert simulate(main) == pytest.approx(3)
 
 
-def test_limits_told_leaves_out_limits_per_day() -> None:
+def test_parse_rate_limits_leaves_out_limits_per_day() -> None:
     """58 of 1,000 used and 1h23m31s until it is full again: that is a limit per day, not per minute."""
     day = {
         "x-ratelimit-limit-requests": "1000",
         "x-ratelimit-remaining-requests": "942",
         "x-ratelimit-reset-requests": "1h23m31s",
     }
-    assert limits_told(day) == {}
-    assert limits_told(day | {"x-ratelimit-reset-requests": "3.48s"}) == {"requests": (1000, 942)}
-    assert limits_told(day | {"x-ratelimit-remaining-requests": "-1"}) == {}
-    assert limits_told({"x-ratelimit-limit-requests": "many"}) == {}
+    assert parse_rate_limits(day) == {}
+    assert parse_rate_limits(day | {"x-ratelimit-reset-requests": "3.48s"}) == {"requests": (1000, 942)}
+    assert parse_rate_limits(day | {"x-ratelimit-remaining-requests": "-1"}) == {}
+    assert parse_rate_limits({"x-ratelimit-limit-requests": "many"}) == {}
 
 
 def test_RateLimiter_pauses_on_retry_after_and_then_ramps() -> None:

@@ -1,9 +1,10 @@
-"""What a provider's answer says about waiting: its headers, read the way they are really sent.
+"""Reading rate limits and waits from a response's headers, in the forms that providers really send.
 
-What it holds: `headers_of` (headers of an answer or of an error), `retry_after`, `limits_told` and `go_duration`.
-Guarantees: nothing here raises on what a server sends; what cannot be read counts as not said. `retry-after-ms` beats
-`retry-after`; a date is read against the answer's own `date` header where there is one; 0 and less say nothing.
-Strategy: duck typing. An answer of any HTTP library will do, and openai is not imported.
+What it holds: `headers_of` (the headers of a response or an error), `retry_after`, `parse_rate_limits`, `go_duration`.
+Guarantees: nothing a server sends makes these functions raise; a value that cannot be parsed is ignored.
+`retry-after-ms` takes precedence over `retry-after`; a date is compared with the response's own `date` header if it
+has one; zero and negative waits are ignored.
+Strategy: duck typing. Responses of any HTTP library work, and openai is not imported.
 Opened by notebook 07.
 """
 
@@ -16,17 +17,17 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-__all__ = ["PATIENCE", "go_duration", "headers_of", "limits_told", "number", "retry_after"]
+__all__ = ["MAX_RETRY_AFTER", "go_duration", "headers_of", "parse_rate_limits", "retry_after"]
 
-PATIENCE = 120.0
-"""Seconds: a provider that asks for more than this means "not today", and waiting is not the answer."""
+MAX_RETRY_AFTER = 120.0
+"""Seconds: if the provider asks for a longer wait, retrying stops instead."""
 
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(h|ms|us|µs|ns|m|s)")
 
 
 def headers_of(source: Any) -> dict[str, str]:
-    """The headers of an answer, an error or a mapping, with names in lower case; empty if there are none.
+    """The headers of a response, an error or a mapping, with lowercase names; empty if there are none.
 
     >>> headers_of({"Retry-After": "2"})
     {'retry-after': '2'}
@@ -37,7 +38,7 @@ def headers_of(source: Any) -> dict[str, str]:
 
 
 def retry_after(source: Any) -> float | None:
-    """Seconds the provider asks to wait; None if it does not say.
+    """Seconds the provider asks you to wait; None if it does not say.
 
     >>> retry_after({"retry-after": "2", "retry-after-ms": "300"})
     0.3
@@ -45,36 +46,36 @@ def retry_after(source: Any) -> float | None:
     30.0
     """
     headers = headers_of(source)
-    if (milliseconds := number(headers.get("retry-after-ms"))) is not None and milliseconds > 0:
+    if (milliseconds := _number(headers.get("retry-after-ms"))) is not None and milliseconds > 0:
         return milliseconds / 1000
     text = headers.get("retry-after")
-    seconds = number(text)
+    seconds = _number(text)
     if seconds is None:
         seconds = _until(text, headers.get("date"))
     return seconds if seconds is not None and seconds > 0 else None
 
 
-def limits_told(source: Any) -> dict[str, tuple[float, float]]:
-    """What `x-ratelimit-*` says of `requests` and `tokens`: the limit per minute, and how much of it is left.
+def parse_rate_limits(source: Any) -> dict[str, tuple[float, float]]:
+    """Limit per minute and remaining amount of `requests` and `tokens`, from the `x-ratelimit-*` headers.
 
-    >>> limits_told({"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "59"})
+    >>> parse_rate_limits({"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "59"})
     {'requests': (60.0, 59.0)}
 
-    A limit that takes more than ten minutes to fill up counts days, not minutes, and is left out.
+    A limit that takes more than ten minutes to refill is a daily limit, and is left out.
     """
-    headers, told = headers_of(source), {}
+    headers, found = headers_of(source), {}
     for kind in ("requests", "tokens"):
-        limit, left = (number(headers.get(f"x-ratelimit-{what}-{kind}")) for what in ("limit", "remaining"))
+        limit, left = (_number(headers.get(f"x-ratelimit-{what}-{kind}")) for what in ("limit", "remaining"))
         if limit is None or left is None or limit < 1 or not 0 <= left <= limit:
             continue
         until_full = go_duration(headers.get(f"x-ratelimit-reset-{kind}")) or 0.0
         if until_full * limit <= 600 * max(1.0, limit - left):
-            told[kind] = (limit, left)
-    return told
+            found[kind] = (limit, left)
+    return found
 
 
 def go_duration(text: str | None) -> float | None:
-    """Seconds in a duration as the Go language prints it, which is how `x-ratelimit-reset-*` is sent.
+    """Seconds in a duration in Go's format, the format of `x-ratelimit-reset-*`; None if it cannot be parsed.
 
     >>> [go_duration(text) for text in ("12ms", "1s", "6m0s", "1h23m31s", "soon")]
     [0.012, 1.0, 360.0, 5011.0, None]
@@ -85,8 +86,8 @@ def go_duration(text: str | None) -> float | None:
     return math.fsum(float(value) * _UNITS[unit] for value, unit in parts)
 
 
-def number(text: str | None) -> float | None:
-    """A finite number in a header; None for anything else."""
+def _number(text: str | None) -> float | None:
+    """The finite number in a header; None for anything else."""
     try:
         value = float(text or "")
     except ValueError:
@@ -95,7 +96,7 @@ def number(text: str | None) -> float | None:
 
 
 def _until(text: str | None, sent: str | None) -> float | None:
-    """Seconds from the answer's own date to another; the calendar stands in where the answer has none."""
+    """Seconds from the response's own date to another date; from the current time if the response has no date."""
     when, then = _date(text), _date(sent)
     return None if when is None else (when - (then or datetime.now(UTC))).total_seconds()
 

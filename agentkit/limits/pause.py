@@ -1,10 +1,10 @@
-"""Nobody starts until a given moment, and then not all at once.
+"""Pausing all starts until a given time, and spacing them out afterwards.
 
-What it holds: `Pause`, the arithmetic behind obeying a `Retry-After` on behalf of everybody.
-Guarantees: no start before the latest moment asked for; after it, starts are spaced at the rate the provider has just
-shown that it accepts, and the spacing shrinks slowly at first and then fast, so a pause leaves no trace for long.
-Strategy: measure what was accepted in the ten seconds up to the end of the pause. Without the spacing all who waited
-come back in the same instant, and are all refused again. Pure arithmetic; every call is given the time.
+What it holds: `Pause`, the arithmetic that applies one call's `Retry-After` to all calls.
+Guarantees: nothing starts before the latest time asked for. After it, starts are spaced at the rate the provider was
+last seen to accept; the spacing shrinks slowly at first and then fast, so a pause has no lasting effect.
+Strategy: measure what was accepted in the ten seconds before the end of the pause. Without the spacing, all waiting
+calls would start in the same instant and be rejected again. Pure arithmetic: every call is passed the time.
 `RateLimiter` and `RetryPolicy` use it.
 """
 
@@ -13,20 +13,20 @@ from __future__ import annotations
 import math
 from collections import deque
 
-__all__ = ["Pause"]
+__all__ = ["CATCH_UP", "Pause"]
 
-MEMORY = 10.0  # seconds of starts that are remembered
+MEMORY = 10.0  # seconds for which starts are remembered
 FADE = 30.0  # seconds after which the spacing has shrunk to 1/e; by 3 % after 5 s, by 11 % after 10 s
-CATCH_UP = 0.05  # seconds by which the schedule may lag, so that late timers cost no rate
+CATCH_UP = 0.05  # seconds a schedule may lag behind: timers fire late, and this much lost time is made up
 
 
 class Pause:
-    """Holds back all starts until a moment, then lets them in one by one.
+    """Holds back all starts until a given time, then allows them one by one.
 
     >>> pause = Pause()
     >>> for second in range(5):
     ...     pause.start(now=second)
-    >>> pause.hold(until=5.0, now=4.0)  # the last of the five was refused: four in five seconds were accepted
+    >>> pause.hold(until=5.0, now=4.0)  # the last of the five was rejected: four in five seconds were accepted
     >>> pause.delay(now=4.0)
     1.0
     >>> pause.start(now=5.0)
@@ -38,13 +38,13 @@ class Pause:
 
     def __init__(self) -> None:
         self._until = self._next = -math.inf
-        self._gap = 0.0  # seconds between two starts right after the pause; 0 if there was none
+        self._gap = 0.0  # seconds between two starts right after the pause; 0 before the first pause
         self._starts: deque[float] = deque(maxlen=1000)
 
     def hold(self, until: float, now: float) -> None:
-        """Let nobody start before `until`, because one of those that did was refused."""
+        """Allow no start before `until`, because a recent one was rejected."""
         if self._starts:
-            self._starts.pop()  # whichever it was, it does not count as accepted
+            self._starts.pop()  # whichever one it was, it was not accepted
         if until <= max(now, self._until):
             return
         while self._starts and self._starts[0] < now - MEMORY:
@@ -55,15 +55,15 @@ class Pause:
         self._until = self._next = until
 
     def due(self) -> float:
-        """The moment from which the next start is allowed; minus infinity if there never was a pause."""
+        """The earliest time of the next start; minus infinity if there never was a pause."""
         return self._next
 
     def delay(self, now: float) -> float:
-        """Seconds until the next start is allowed; 0 if it is."""
+        """Seconds until the next start is allowed; 0 if it is allowed now."""
         return max(0.0, self._next - now)
 
     def start(self, now: float) -> None:
-        """Note that something started."""
+        """Record a start."""
         self._starts.append(now)
         if self._gap:
             self._next = max(self._next, now - CATCH_UP) + self._gap * math.exp(-(((now - self._until) / FADE) ** 2))

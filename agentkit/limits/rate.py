@@ -1,11 +1,11 @@
-"""Bounding how many calls start per minute, and how many LLM tokens they use.
+"""Limiting how many calls start per minute, and how many LLM tokens they use.
 
-What it holds: `RateLimiter`; what it hands out and says is in `reservation.py`.
-Guarantees: first come, first served, so a large request is neither overtaken nor starved; starts are evenly spaced
-and never more than allowed in any window; what a cancelled caller had reserved is free again.
-Strategy: callers queue, and only the first of them is looked at, with one timer; `Allowance` says when it is due.
-Tokens are reserved before the call, when only an estimate is known, and corrected after it.
-One event loop at a time; not for threads.
+What it holds: `RateLimiter`. The `Reservation` it grants and its statistics are in `reservation.py`.
+Guarantees: first come, first served, so a large request is neither overtaken nor starved. Starts are evenly spaced and
+never exceed the limit in any window. When a caller is cancelled, its reservation is returned.
+Strategy: callers wait in a FIFO queue with one timer, for the first of them; `RateSchedule` computes when it is due.
+Tokens are reserved before the call, from an estimate, and corrected after it.
+Use one event loop at a time; not thread-safe.
 Opened by notebook 07.
 """
 
@@ -18,17 +18,17 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from agentkit.limits.rate_schedule import Allowance
+from agentkit.limits.pacing import RateSchedule
 from agentkit.limits.reservation import RateStatistics, Reservation, estimate_tokens
 
 __all__ = ["RateLimiter"]
 
-_SLACK = 1e-9  # seconds: the resolution of the loop's own timers
-_GUARD = 5e-4  # seconds between a late wake-up and the wire
+_SLACK = 1e-9  # seconds: the resolution of the event loop's timers
+_GUARD = 5e-4  # seconds between a late wake-up and sending the request
 
 
 class RateLimiter:
-    """Lets calls start at a steady rate: at most so many per minute, and so many LLM tokens.
+    """Starts calls at a steady rate: limits requests and LLM tokens per minute.
 
     >>> async def main():
     ...     limiter = RateLimiter(requests_per_minute=60_000, tokens_per_minute=90_000)
@@ -40,12 +40,12 @@ class RateLimiter:
     >>> asyncio.run(main())
     <RateLimiter 60,000 requests/min, 90,000 tokens/min; 2 started, 0 waiting>
 
-    Starts are evenly spaced; `burst` many may come at once after a quiet time. A provider that counts per second
-    refuses bursts that a minute would allow, hence the default of 1. `window` is the stretch, in seconds, over which
-    the provider counts: none of that length ever holds more than its share. Without it, that is a second for requests
-    (longer where less than one a second is allowed) and a minute for tokens. `estimate(task)` guesses a task's tokens.
-    Limits can be assigned while calls wait. Share one limiter among all executors that share an account. It bounds
-    starts, not how many run at once: for that see `CapacityLimiter`.
+    Starts are evenly spaced; up to `burst` calls may start at once after an idle period. The default is 1, because a
+    provider that counts per second rejects bursts that its limit per minute would allow. `window` is the period in
+    seconds over which the provider counts; no window of that length exceeds its share of the limit. The default is one
+    second for requests (longer if the limit is below one a second) and a minute for tokens. `estimate(task)` returns
+    the tokens that a task needs. You can assign the limits while calls wait. Share one limiter among all executors that
+    use the same account. It limits how many calls start, not how many run at once; for that, see `CapacityLimiter`.
     """
 
     def __init__(
@@ -57,14 +57,14 @@ class RateLimiter:
         estimate: Callable[[Any], float] | None = None,
         window: float | None = None,
     ) -> None:
-        self._allowance = Allowance(burst=burst, window=window)
+        self._schedule = RateSchedule(burst=burst, window=window)
         self._waiters: OrderedDict[asyncio.Future[None], Reservation] = OrderedDict()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._started = self._peak = 0
         self._tokens = self._waited = 0.0
         self.estimate = estimate or estimate_tokens
-        """The function that guesses a task's tokens."""
+        """The function that estimates a task's tokens."""
         self.requests_per_minute = requests_per_minute
         self.tokens_per_minute = tokens_per_minute
 
@@ -72,8 +72,8 @@ class RateLimiter:
 
     @property
     def requests_per_minute(self) -> float | None:
-        """Starts allowed per minute; assign to it at any time, None for no limit."""
-        return self._allowance.per_minute("requests")
+        """Starts allowed per minute; assign at any time, None for no limit."""
+        return self._schedule.per_minute("requests")
 
     @requests_per_minute.setter
     def requests_per_minute(self, limit: float | None) -> None:
@@ -81,52 +81,52 @@ class RateLimiter:
 
     @property
     def tokens_per_minute(self) -> float | None:
-        """Tokens allowed per minute; assign to it at any time, None for no limit."""
-        return self._allowance.per_minute("tokens")
+        """Tokens allowed per minute; assign at any time, None for no limit."""
+        return self._schedule.per_minute("tokens")
 
     @tokens_per_minute.setter
     def tokens_per_minute(self, limit: float | None) -> None:
         self._set("tokens", limit)
 
     def update_from(self, answer: Any) -> None:
-        """Learn from an answer's headers, or from an error's: limits, what is left, and when to come back.
+        """Apply the headers of a response or an error: limits, what is left of them, and `Retry-After`.
 
-        A limit that the provider names counts if it is lower than yours, or if you gave none. A `Retry-After` of up
-        to two minutes pauses all starts, which then begin slowly again; a longer one is left to the caller.
+        A provider's limit applies if it is lower than yours, or if you set none. A `Retry-After` of up to two minutes
+        pauses all starts and then resumes them gradually; a longer one is left to the caller.
         """
-        self._allowance.learn(answer, self._enter())
+        self._schedule.learn(answer, self._enter())
         self._serve()
 
     def cost(self, task: Any, agent: Any = None) -> float:
-        """Tokens to reserve for a task: its estimate, with what the agent adds; 0 where tokens are not limited."""
+        """Tokens to reserve for a task: its estimate, plus what the agent adds; 0 if tokens are not limited."""
         if self.tokens_per_minute is None:
             return 0
         answer, instructions = getattr(agent, "max_tokens", None), getattr(agent, "instructions", "")
         return self.estimate(task) + (answer or 0) + math.ceil(len(instructions) / 4)
 
-    # -- taking turns ---------------------------------------------------------------------------------------------
+    # -- acquiring -----------------------------------------------------------------------------------------------
 
     def delay(self, tokens: float = 0) -> float:
-        """Seconds a call that asked now would wait at least: 0 if it could start. Nothing is reserved."""
+        """Lower bound, in seconds, for the wait of a call made now; 0 if it could start. Reserves nothing."""
         now, queue = self._enter(), self._waiters.values()
-        behind = self._allowance.due_behind(len(queue), sum(reservation.tokens for reservation in queue))
-        return max(0.0, self._allowance.due(tokens) - now, behind - now)
+        behind = self._schedule.due_behind(len(queue), sum(reservation.tokens for reservation in queue))
+        return max(0.0, self._schedule.due(tokens) - now, behind - now)
 
     def try_acquire(self, tokens: float = 0) -> Reservation | None:
-        """Reserve a start and `tokens` if nobody waits and nothing has to be waited for; else None."""
+        """Reserve a start and `tokens` if that is possible without waiting and the queue is empty; else None."""
         now = self._enter()
         if not tokens >= 0:
             raise ValueError(f"tokens must be 0 or more, got {tokens!r}; use 0 for a call that uses none")
-        if (due := self._allowance.due(tokens)) == math.inf:
-            raise self._allowance.never_fits(tokens)
+        if (due := self._schedule.due(tokens)) == math.inf:
+            raise self._schedule.never_fits(tokens)
         if self._waiters or due > now + _SLACK:
             return None
         reservation = Reservation(tokens, self._correct)
-        self._let_through(reservation, now, None)
+        self._grant(reservation, now, None)
         return reservation
 
     async def acquire(self, tokens: float = 0) -> Reservation:
-        """Wait for leave to start a call that uses `tokens`; raises `NeverFits` if that can never be."""
+        """Wait until a call that uses `tokens` may start; raises `NeverFits` if the limit is below `tokens`."""
         if (reservation := self.try_acquire(tokens)) is not None:
             return reservation
         assert self._loop is not None
@@ -142,7 +142,7 @@ class RateLimiter:
             if turn.cancelled() or turn.exception() is not None:
                 self._waiters.pop(turn, None)
                 self._serve()
-            else:  # cancelled between being let through and waking up
+            else:  # cancelled after the grant, before the task resumed
                 reservation.cancel()
             raise
         finally:
@@ -156,19 +156,19 @@ class RateLimiter:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Nothing is given back: a start has been made."""
+        """Return nothing to the limiter: the start has been used."""
 
     def statistics(self) -> RateStatistics:
-        """Return what the limiter is doing now, and its sums so far."""
+        """Return the limiter's current state and its totals."""
         return RateStatistics(
             self.requests_per_minute, self.tokens_per_minute, self._started, self._tokens,
-            len(self._waiters), self._peak, self._waited, self._allowance.pause.delay(self._now()),
+            len(self._waiters), self._peak, self._waited, self._schedule.pause.delay(self._now()),
         )  # fmt: skip
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        """Let through whose turn has come, and set the timer for the next."""
+        """Grant the waiting calls that are due, and set the timer for the next one."""
         if self._timer is not None:
             self._timer.cancel()
         if self._loop is None:
@@ -176,48 +176,48 @@ class RateLimiter:
         now = self._loop.time()
         while self._waiters:
             turn, reservation = next(iter(self._waiters.items()))
-            due = self._allowance.due(reservation.tokens)
+            due = self._schedule.due(reservation.tokens)
             if due == math.inf or turn.done():
                 del self._waiters[turn]
-                if not turn.done():  # the limit has fallen below what it asks for
-                    turn.set_exception(self._allowance.never_fits(reservation.tokens))
+                if not turn.done():  # the limit was lowered below what it needs
+                    turn.set_exception(self._schedule.never_fits(reservation.tokens))
             elif due > now + _SLACK:
                 self._timer = self._loop.call_at(due, self._serve)
                 return
             else:
                 del self._waiters[turn]
-                self._let_through(reservation, now, due)
+                self._grant(reservation, now, due)
                 turn.set_result(None)
 
-    def _let_through(self, reservation: Reservation, now: float, due: float | None) -> None:
+    def _grant(self, reservation: Reservation, now: float, due: float | None) -> None:
         reservation.started, reservation.due = now, now if due is None else due
-        reservation.uses = self._allowance.take(reservation.tokens, now, due)
+        reservation.entries = self._schedule.take(reservation.tokens, now, due)
         self._started += 1
         self._tokens += reservation.tokens
 
     def _stamp(self, reservation: Reservation) -> None:
-        """Log a start when it really happens, and a little later if it was late: it may reach the wire later still."""
+        """Log a start at its real time, plus a margin if it was late: the request may be sent later still."""
         now = reservation.started = self._now()
-        for use in reservation.uses.values():
-            use.at = max(use.at, now + (_GUARD if now > reservation.due + _SLACK else 0.0))
+        for entry in reservation.entries.values():
+            entry.at = max(entry.at, now + (_GUARD if now > reservation.due + _SLACK else 0.0))
 
     def _correct(self, reservation: Reservation, change: float, cancelled: bool) -> None:
-        self._allowance.correct(reservation.uses, "tokens", change)
+        self._schedule.correct(reservation.entries, "tokens", change)
         if cancelled:
-            self._allowance.correct(reservation.uses, "requests", -1)
+            self._schedule.correct(reservation.entries, "requests", -1)
             self._started -= 1
         self._tokens += change
         self._serve()
 
     def _enter(self) -> float:
-        """The time; and a fresh start where the running loop keeps another clock than the last."""
+        """Return the time; reset the schedule if the running loop has a different clock than the last one."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             if self._waiters and self._loop is not None and not self._loop.is_closed():
                 raise RuntimeError(f"{self!r} has waiters on another event loop; give each loop a limiter of its own")
             self._waiters.clear()
             if self._loop is None or not _same_clock(loop, self._loop):
-                self._allowance.forget()
+                self._schedule.forget()
             self._loop = loop
         return loop.time()
 
@@ -225,7 +225,7 @@ class RateLimiter:
         return 0.0 if self._loop is None else self._loop.time()
 
     def _set(self, kind: str, limit: float | None) -> None:
-        self._allowance.set(kind, limit, self._now())
+        self._schedule.set(kind, limit, self._now())
         self._serve()
 
     def __repr__(self) -> str:
@@ -238,5 +238,5 @@ class RateLimiter:
 
 
 def _same_clock(one: asyncio.AbstractEventLoop, other: asyncio.AbstractEventLoop) -> bool:
-    """Whether two loops both tell the machine's time; others keep a clock of their own."""
+    """Whether both event loops use the machine's clock; a virtual loop has its own."""
     return type(one).time is type(other).time is asyncio.BaseEventLoop.time

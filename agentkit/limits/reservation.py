@@ -1,53 +1,51 @@
-"""Leave to start one call: what `RateLimiter` hands out, and what it says about itself.
+"""Permission to start one call: what `RateLimiter` grants, and its statistics.
 
-What it holds: `Reservation`, `NeverFits`, `RateStatistics`, and `estimate_tokens`, the guess made before a call.
-Guarantee: what was set aside and not used is free for others from the moment it is corrected or cancelled.
-Strategy: a provider charges a request before it knows the answer, so a client has to guess too, and to correct later.
-Opened by notebook 07, with `agentkit.limits`.
+What it holds: `Reservation`, `RateStatistics`, and `estimate_tokens`, the estimate made before a call.
+Guarantee: tokens that were reserved and not used are available to others as soon as the reservation is corrected or
+cancelled.
+Strategy: a provider charges a request before it knows the answer, so the client also estimates first and corrects
+later.
+Opened by notebook 07.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agentkit.limits.pacing import Use
+from agentkit.limits.pacing import LogEntry
 
-__all__ = ["NeverFits", "RateStatistics", "Reservation", "estimate_tokens"]
+__all__ = ["RateStatistics", "Reservation", "answer_bound", "estimate_tokens"]
 
 _ANSWER_BOUNDS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 
 
-class NeverFits(ValueError):
-    """A request is larger than the limit itself, so waiting cannot help. Remedy: make it smaller."""
-
-
 @dataclass(frozen=True, slots=True)
 class RateStatistics:
-    """A rate limiter at one instant."""
+    """A snapshot of a rate limiter."""
 
     requests_per_minute: float | None
-    """The limit on starts in force, learned ones included; None for no limit."""
+    """The limit on starts in force, which may be the provider's; None for no limit."""
     tokens_per_minute: float | None
-    """The limit on tokens in force; None for no limit."""
+    """The limit on tokens in force, which may be the provider's; None for no limit."""
     started: int
-    """Calls let through so far."""
+    """Calls started so far."""
     tokens: float
-    """Tokens they used: as estimated, or as corrected since."""
+    """Tokens they used: the estimates, corrected where the usage is known."""
     queue_depth: int
     """Callers waiting now."""
     peak_queue_depth: int
-    """The most callers that ever waited at once."""
+    """The most callers that have waited at once."""
     waited: float
-    """Seconds that callers waited, all together."""
+    """Seconds waited, the sum over all callers."""
     paused: float
-    """Seconds until the next start because the provider asked for a pause; 0 if it did not."""
+    """Seconds until the next start because the provider asked for a pause; 0 if there is no pause."""
 
 
 class Reservation:
-    """Leave to start one call, with an estimate of its tokens that can be corrected.
+    """Permission to start one call, with an estimate of its tokens that can be corrected.
 
     >>> import asyncio
     >>> from agentkit.limits.rate import RateLimiter
@@ -59,22 +57,22 @@ class Reservation:
     420
     """
 
-    __slots__ = ("_cancelled", "_correct", "due", "started", "tokens", "uses")
+    __slots__ = ("_cancelled", "_correct", "due", "entries", "started", "tokens")
 
     def __init__(self, tokens: float, correct: Callable[[Reservation, float, bool], None]) -> None:
-        self._correct = correct  # tells the limiter how its sum of tokens changes, and whether the start counts
+        self._correct = correct  # (reservation, change in tokens, whether the start is cancelled)
         self._cancelled = False
-        self.uses: dict[str, Use] = {}
-        """What it takes from each limit; empty while it waits."""
+        self.entries: dict[str, LogEntry] = {}
+        """What it uses of each limit; empty while it waits."""
         self.tokens = tokens
-        """Tokens set aside for the call."""
+        """Tokens reserved for the call."""
         self.due = math.nan
-        """When it might have started, had its caller been woken in time."""
+        """When it could have started, if its task had been woken in time."""
         self.started = math.nan
-        """When the call was let through, in `loop.time()`; not a number while it waits."""
+        """When the call was allowed to start, in `loop.time()`; NaN while it waits."""
 
     def correct(self, used_tokens: float) -> None:
-        """Say what the call really used; what was set aside in vain is free for others at once."""
+        """Replace the estimate by what the call really used; the difference is available to others at once."""
         if not used_tokens >= 0:
             raise ValueError(f"used_tokens must be 0 or more, got {used_tokens!r}; use cancel() if no call was made")
         if not self._cancelled:
@@ -82,7 +80,7 @@ class Reservation:
             self._correct(self, change, False)
 
     def cancel(self) -> None:
-        """Give everything back: the call was not made. Safe to call twice."""
+        """Return everything: the call was not made. Safe to call twice."""
         if not self._cancelled:
             self._cancelled, change, self.tokens = True, -self.tokens, 0
             self._correct(self, change, True)
@@ -92,13 +90,18 @@ class Reservation:
 
 
 def estimate_tokens(task: Any) -> int:
-    """Tokens a task may use: a quarter of its characters, and its answer's bound where it names one.
+    """Estimate of a task's tokens: a quarter of its characters, plus the limit on its answer if it names one.
 
     >>> estimate_tokens("What is a race condition?")
     7
     >>> estimate_tokens({"prompt": "Why?", "max_tokens": 300})
     310
     """
-    bounds = (task.get(n) if isinstance(task, dict) else getattr(task, n, None) for n in _ANSWER_BOUNDS)
-    answer = next((bound for bound in bounds if isinstance(bound, int)), 0)
-    return math.ceil(len(str(task)) / 4) + answer
+    return math.ceil(len(str(task)) / 4) + (answer_bound(task) or 0)
+
+
+def answer_bound(task: Any, agent: Any = None) -> int | None:
+    """The limit on the answer's tokens that the task names, or else the agent; None if there is none."""
+    bounds = [task.get(name) if isinstance(task, Mapping) else getattr(task, name, None) for name in _ANSWER_BOUNDS]
+    bounds.append(getattr(agent, "max_tokens", None))
+    return next((bound for bound in bounds if isinstance(bound, int) and not isinstance(bound, bool)), None)

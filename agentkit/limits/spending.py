@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agentkit.limits.reservation import answer_bound
+
 __all__ = ["BudgetExceeded", "BudgetStatistics", "Prices", "Spent", "amount", "most_tokens"]
 
-_ANSWER_BOUNDS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 _OVERHEAD = 16  # upper bound in tokens for the roles and separators of a short conversation
 
 
@@ -136,11 +137,5 @@ def most_tokens(task: Any, agent: Any = None) -> tuple[int, int | None]:
 
     One token per two bytes of text, plus 16 for the message format: more than real tokenizers need for any language.
     """
-    bounds = [_bound(task, name) for name in _ANSWER_BOUNDS] + [getattr(agent, "max_tokens", None)]
-    answer = next((bound for bound in bounds if isinstance(bound, int) and not isinstance(bound, bool)), None)
     text = str(task) + str(getattr(agent, "instructions", ""))
-    return math.ceil(len(text.encode("utf-8", "surrogatepass")) / 2) + _OVERHEAD, answer
-
-
-def _bound(task: Any, name: str) -> Any:
-    return task.get(name) if isinstance(task, Mapping) else getattr(task, name, None)
+    return math.ceil(len(text.encode("utf-8", "surrogatepass")) / 2) + _OVERHEAD, answer_bound(task, agent)

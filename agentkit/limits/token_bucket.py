@@ -1,10 +1,10 @@
-"""Bounding how much may be used per minute: the token bucket.
+"""Limiting how much may be used per minute: the token bucket.
 
-What it holds: `TokenBucket`, the arithmetic that a provider uses to refuse and a client uses to wait.
-Guarantee: over any stretch of t seconds a bucket hands out at most `capacity + rate * t`; the level is never
-negative and never above the capacity; waiting as long as `wait` says is always enough.
-Strategy: pure arithmetic. A bucket has no clock and no lock; every call is given the time (`now`, in seconds of
-whatever clock the caller keeps), so it runs the same in virtual time, in real time and on paper.
+What it holds: `TokenBucket`, the arithmetic that a provider uses to reject requests and a client uses to wait.
+Guarantees: in any t seconds at most `capacity + rate * t` can be taken; the level is never negative and never above
+the capacity; waiting as long as `wait` says is always enough.
+Strategy: pure arithmetic. A bucket has no clock and no lock; every call is passed the time (`now`, in seconds of any
+clock), so it works the same in virtual time, in real time and on paper.
 Source: the token bucket of network traffic shaping (Turner 1986; RFC 2697 is a readable account).
 Opened by notebook 07.
 """
@@ -12,29 +12,14 @@ Opened by notebook 07.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
-__all__ = ["BucketStatistics", "TokenBucket"]
+__all__ = ["TokenBucket"]
 
-_SLACK = 1e-8  # seconds: clocks are floats, and a caller who waits as told must not miss by a rounding error
-
-
-@dataclass(frozen=True, slots=True)
-class BucketStatistics:
-    """A bucket at one instant."""
-
-    level: float
-    """What could be taken now."""
-    capacity: float
-    """The most it can hold: the largest burst."""
-    rate: float
-    """Refill per second."""
-    debt: float
-    """What must flow in before the level rises above 0; only `charge` makes debt."""
+_SLACK = 1e-8  # seconds: clocks are floats, and a caller that waited long enough must not fail by a rounding error
 
 
 class TokenBucket:
-    """A bucket that refills steadily up to its brim, and from which callers take.
+    """A bucket that refills at a steady rate up to its capacity.
 
     >>> bucket = TokenBucket.per_minute(300, quantum=1)  # 300 a minute, at most a second's worth at once
     >>> [bucket.try_take(1, now=0) for _ in range(6)]
@@ -44,8 +29,8 @@ class TokenBucket:
     >>> bucket.try_take(1, now=0.2)
     True
 
-    `rate` is the refill per second, `capacity` the brim, hence the largest burst. What is taken is up to you:
-    requests, LLM tokens, money. A new bucket is full.
+    `rate` is the refill per second; `capacity` is the most it holds, and so the largest burst. What it counts is up to
+    you: requests, LLM tokens, money. A new bucket is full.
     """
 
     __slots__ = ("_capacity", "_credit", "_rate", "_updated")
@@ -56,7 +41,7 @@ class TokenBucket:
 
     @classmethod
     def per_minute(cls, limit: float, *, quantum: float = 60.0, now: float = 0.0) -> TokenBucket:
-        """A bucket for `limit` per minute that holds `quantum` seconds' worth of it, and at least 1.
+        """A bucket for `limit` per minute with a capacity of `quantum` seconds' worth, and at least 1.
 
         "300 requests per minute" may be enforced over a minute (300 at once are fine) or over a second (5 at once).
         """
@@ -82,7 +67,7 @@ class TokenBucket:
         return max(0.0, self.credit(now))
 
     def try_take(self, amount: float, now: float) -> bool:
-        """Take `amount` if it is there; return whether it was. A refusal takes nothing."""
+        """Take `amount` if the level allows it; return whether it did. Takes nothing otherwise."""
         credit = self.credit(now)
         if credit + self._rate * _SLACK < amount:
             return False
@@ -90,32 +75,27 @@ class TokenBucket:
         return True
 
     def wait(self, amount: float, now: float) -> float:
-        """Seconds until `amount` could be taken if nobody else took any; infinite above the capacity."""
+        """Seconds until `amount` can be taken, if nothing else is taken before; infinite above the capacity."""
         if amount > self._capacity:
             return math.inf
         return max(0.0, (amount - self.credit(now)) / self._rate)
 
     def charge(self, amount: float, now: float) -> None:
-        """Take `amount` whether it is there or not; debt goes no deeper than one bucketful.
+        """Take `amount` even if that makes the level negative; the debt is at most one full bucket.
 
-        How a provider counts the requests it refuses: those who keep knocking keep themselves out.
+        This is how a provider counts requests that it rejects: a client that retries at once keeps itself out.
         """
         self._set(max(-self._capacity, self.credit(now) - amount), now)
 
     def give_back(self, amount: float, now: float) -> None:
-        """Return what was taken and not used; what exceeds the capacity is lost."""
+        """Return an amount that was taken and not used; anything above the capacity is lost."""
         self._set(min(self._capacity, self.credit(now) + amount), now)
 
     def resize(self, rate: float, capacity: float, now: float) -> None:
-        """Change rate and capacity; what was used up stays used up, as far as the new bucket is deep."""
+        """Change rate and capacity; what was used stays used, up to the new capacity."""
         used = self._capacity - self.credit(now)
         self._rate, self._capacity = _above_zero("rate", rate), _above_zero("capacity", capacity)
         self._set(max(-self._capacity, self._capacity - used), now)
-
-    def statistics(self, now: float) -> BucketStatistics:
-        """The bucket at `now`."""
-        credit = self.credit(now)
-        return BucketStatistics(max(0.0, credit), self._capacity, self._rate, max(0.0, -credit))
 
     def _set(self, credit: float, now: float) -> None:
         self._credit, self._updated = credit, max(now, self._updated)

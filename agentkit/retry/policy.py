@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
-from agentkit.limits import PATIENCE, retry_after
+from agentkit.limits import MAX_RETRY_AFTER, retry_after
 from agentkit.retry.failures import Kind, classify
 from agentkit.retry.retries import Retries, RetryBudget, RetryStatistics
 
@@ -100,7 +100,7 @@ class RetryPolicy:
         """
         kind, hint = self.kind(error), retry_after(error) or 0.0
         most = {"stop": 0, "refused": self.refusals, "fault": self.attempts}[kind]
-        if attempt >= most or hint > PATIENCE:
+        if attempt >= most or hint > MAX_RETRY_AFTER:
             return None
         lowest = _JITTER[self.jitter]
         ceiling = min(self.cap, self.base * 2.0 ** min(attempt - 1, 60))

@@ -14,7 +14,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agentkit.limits import PATIENCE, retry_after
+from agentkit.limits import MAX_RETRY_AFTER, retry_after
 from agentkit.limits.pause import Pause
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Retries:
         kind = self.policy.kind(error)
         self._failures[kind] += 1
         hint = retry_after(error) if kind != "stop" else None
-        if hint is not None and hint <= PATIENCE:
+        if hint is not None and hint <= MAX_RETRY_AFTER:
             self.pause.hold(now + hint, now)
         wait = self.policy.wait(error, attempt, now - started, self._rng)
         if wait is not None and self.policy.budget:
