@@ -24,8 +24,9 @@ from agentkit.lab.provider.errors import ERRORS, ApiError, pretended, rate_limit
 from agentkit.lab.provider.faults import Fault, Faults
 from agentkit.lab.provider.latency import Latency
 from agentkit.lab.provider.quota import Limits, TooMuch, presets
-from agentkit.lab.provider.request import Request, count_tokens
+from agentkit.lab.provider.request import Request
 from agentkit.lab.provider.response import make_reply
+from agentkit.limits import estimate_tokens
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -168,7 +169,7 @@ class Provider:
         key = f"{fingerprint}{repeats[1]}"
         text = self._answer(request)
         call.model, call.stream, call.prompt_tokens = request.model, request.stream, request.prompt_tokens
-        draw = self._latency.draw(f"{self.seed}:{key}", call.prompt_tokens, count_tokens(text), request.max_tokens)
+        draw = self._latency.draw(f"{self.seed}:{key}", call.prompt_tokens, estimate_tokens(text), request.max_tokens)
         cap = request.max_tokens if limits.charge == "max_tokens" and request.max_tokens else draw.output_tokens
         call.charged_tokens = call.prompt_tokens + cap * request.n
         too_much = epoch.quota.take(call.charged_tokens, now)

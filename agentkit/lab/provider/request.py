@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from agentkit.lab.provider.errors import ERRORS, ApiError, bad_request
+from agentkit.limits import estimate_tokens
 
-__all__ = ["CONTEXT_WINDOW", "MAX_BODY", "Request", "check_key", "count_tokens", "read_request"]
+__all__ = ["CONTEXT_WINDOW", "MAX_BODY", "Request", "check_key", "read_request"]
 
 CONTEXT_WINDOW = 128_000
 """Tokens a prompt and its answer may have together."""
@@ -26,15 +27,6 @@ MAX_BODY = 4 * 2**20
 """Bytes a request may have."""
 
 _JSON_NAMES = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", int: "an integer"}
-
-
-def count_tokens(text: str) -> int:
-    """Estimate the LLM tokens of a text: one per four characters begun.
-
-    >>> count_tokens("How many agents?")
-    4
-    """
-    return -(-len(text) // 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +67,7 @@ class Request:
     @property
     def prompt_tokens(self) -> int:
         """Tokens of all messages together."""
-        return sum(count_tokens(text) for _, text in self.messages)
+        return sum(estimate_tokens(text) for _, text in self.messages)
 
     def fingerprint(self) -> str:
         """A short hash of the content: equal requests have equal ones, streamed or not."""

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from agentkit.lab.provider.request import Request, count_tokens
+from agentkit.lab.provider.request import Request
+from agentkit.limits import estimate_tokens
 
 __all__ = ["Reply", "chat_body", "chat_events", "make_reply", "response_body", "response_events", "sse", "to_json"]
 
@@ -58,7 +59,7 @@ class Reply:
         if not self.with_usage:
             return None
         asked, made = self.request.prompt_tokens, self.output_tokens * self.request.n
-        reasoning = made - count_tokens(self.text) * self.request.n
+        reasoning = made - estimate_tokens(self.text) * self.request.n
         if self.request.endpoint == "chat":
             return {
                 "prompt_tokens": asked, "completion_tokens": made, "total_tokens": asked + made,
@@ -79,7 +80,7 @@ def make_reply(request: Request, key: str, created: float, text: str, output_tok
     """An answer of `text`, ended by the request's `stop` texts and its cap."""
     for stop in request.stop:
         text = text.split(stop, 1)[0]
-    cut_short = request.max_tokens is not None and count_tokens(text) > request.max_tokens
+    cut_short = request.max_tokens is not None and estimate_tokens(text) > request.max_tokens
     if cut_short and request.max_tokens is not None:
         text = text[: 4 * request.max_tokens]
     return Reply(request, key, EPOCH + int(created), text, cut_short, output_tokens)
