@@ -214,7 +214,7 @@ def test_ChatAgent_unreadable_answer_may_be_tried_again(api: str, stream: bool, 
     outcome = simulate(main)
     broken = outcome.attempts[0].error
     assert isinstance(broken, BrokenAnswer)
-    assert classify(broken) == "fault"
+    assert classify(broken) == "transient"
     assert isinstance(broken.partial, Reply)
     assert outcome.result.text == WORDS
 
@@ -292,7 +292,7 @@ def test_ChatAgent_response_that_failed_is_an_error():
     with pytest.raises(openai.APIError, match="had an error") as caught:
         asyncio.run(agent("Count."))
     assert caught.value.code == "server_error"
-    assert classify(caught.value) == "fault"
+    assert classify(caught.value) == "transient"
     assert caught.value.partial == Reply("half", None, "m", "cut")  # type: ignore[attr-defined]
 
 
@@ -331,7 +331,7 @@ def test_ChatAgent_response_stream_that_tells_an_error():
     agent: Any = ChatAgent("a", client=Client(), api="responses", stream=True)  # type: ignore[arg-type]
     with pytest.raises(openai.APIError, match="overloaded") as caught:
         asyncio.run(agent("Count."))
-    assert classify(caught.value) == "fault"
+    assert classify(caught.value) == "transient"
     assert caught.value.partial.text == "half"  # type: ignore[attr-defined]
 
 

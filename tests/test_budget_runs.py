@@ -49,7 +49,7 @@ def test_Budget_is_exceeded_by_calls_in_flight_at_most(seed):
 def test_Budget_with_reserve_is_never_exceeded(seed, faults):
     """By the provider's own count, also where calls fail half-way and are tried again; and it is nearly used up."""
     budget = Budget(tokens=TOKENS, reserve=True)
-    report, provider = fifty(budget, seed=seed, faults=faults, retry=RetryPolicy(base=0.1))
+    report, provider = fifty(budget, seed=seed, faults=faults, retry=RetryPolicy(wait_initial=0.1))
     assert provider.tokens_used <= TOKENS
     assert provider.tokens_used <= budget.statistics().used.tokens <= TOKENS
     assert provider.tokens_used >= TOKENS - 2 * MOST or faults

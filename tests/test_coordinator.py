@@ -121,7 +121,7 @@ def test_Coordinator_deadline_cuts_off_who_is_late_also_in_the_queue(limit):
 
 def test_Coordinator_deadline_is_not_stretched_by_retries():
     """A specialist that fails and backs off when time is up is late like any other."""
-    executor = ParallelAgentExecutor(5, retry=RetryPolicy(base=100, jitter="none", cap=100))
+    executor = ParallelAgentExecutor(5, retry=RetryPolicy(wait_initial=100, jitter="none", wait_max=100))
     coordinator = team(Scripted("a"), Scripted("b", 1, ConnectionError("reset")), deadline=10, executor=executor)
     _, results = run(coordinator)
     assert [r.error for r in results] == [None, "timeout", None]

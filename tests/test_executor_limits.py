@@ -24,7 +24,7 @@ class Refused(Exception):
 
 def policy(**options: Any) -> RetryPolicy:
     """Return a policy whose waits are exact: 1, 2, 4 s."""
-    return RetryPolicy(**{"attempts": 4, "base": 1.0, "jitter": "none", "budget": None, **options})
+    return RetryPolicy(**{"attempts": 4, "wait_initial": 1.0, "jitter": "none", "budget": None, **options})
 
 
 def failing(times: int, error: type[Exception] = TimeoutError) -> Any:
@@ -121,7 +121,9 @@ def test_retry_ended_while_backing_off(how: str, strays: Any):
 
     async def main() -> Any:
         stop = how == "stop"
-        executor = ParallelAgentExecutor(2, retry=policy(base=1000, cap=1000), on_error="stop" if stop else "collect")
+        executor = ParallelAgentExecutor(
+            2, retry=policy(wait_initial=1000, wait_max=1000), on_error="stop" if stop else "collect"
+        )
         run = executor.start(
             [0, 1] if stop else [0], breaks if stop else agent, within=1.5 if how == "within" else None
         )
@@ -143,7 +145,7 @@ def test_retry_ended_while_backing_off(how: str, strays: Any):
 def test_retry_that_could_not_end_before_the_deadline_is_not_made():
     """A back-off that reaches past the deadline is not waited for: the failure stands."""
     agent, calls = failing(9)
-    [outcome] = execute([0], agent, 1, retry=policy(base=10), deadline=8)
+    [outcome] = execute([0], agent, 1, retry=policy(wait_initial=10), deadline=8)
     assert (len(calls), outcome.finished, outcome.status) == (1, 1.0, "timeout")
 
 

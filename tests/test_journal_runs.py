@@ -131,7 +131,7 @@ def test_run_records_attempts_and_leaves_out_what_was_cut_off(tmp_path):
         return task
 
     async def main():
-        executor = ParallelAgentExecutor(4, journal=journal, retry=RetryPolicy(base=0.1))
+        executor = ParallelAgentExecutor(4, journal=journal, retry=RetryPolicy(wait_initial=0.1))
         return await executor.execute([1, 1_000], agent, within=100)
 
     journal = Journal(tmp_path / "j", key=str)

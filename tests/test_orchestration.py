@@ -172,7 +172,7 @@ def test_Parallel_state_does_not_depend_on_who_finishes_first(script, limit):
 def test_Sequential_keeps_the_order_also_while_one_backs_off():
     """An agent that is retried is finished before the next begins, though it holds no slot meanwhile."""
     team = [Scripted("a", 1, [ConnectionError("reset"), "A"]), Scripted("b")]
-    executor = ParallelAgentExecutor(5, retry=RetryPolicy(jitter="none", base=2))
+    executor = ParallelAgentExecutor(5, retry=RetryPolicy(jitter="none", wait_initial=2))
     _, results = run(SequentialOrchestrator(executor=executor), team, ["x", "y"])
     assert team[1].saw == [["user", "assistant"]]
     assert [(o.started, o.finished, len(o.attempts)) for o in results.report] == [(0, 4, 2), (4, 5, 1)]

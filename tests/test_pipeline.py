@@ -237,7 +237,7 @@ def test_Pipeline_stages_bring_their_own_retries():
             raise ConnectionError("reset")
         return item
 
-    flaky_stage = (flaky, ParallelAgentExecutor(1, retry=RetryPolicy(base=1)))
+    flaky_stage = (flaky, ParallelAgentExecutor(1, retry=RetryPolicy(wait_initial=1)))
     assert simulate(Pipeline([stage(1), flaky_stage]).execute, range(3)).results == [0, 1, 2]
 
 

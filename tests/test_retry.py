@@ -48,38 +48,38 @@ WAIT_A_BIT = "Rate limit reached on tokens per min (TPM): Limit 30000, Used 2993
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (ApiError(429, "rate_limit_exceeded", WAIT_A_BIT), "refused"),
-        (ApiError(429, "slow_down"), "refused"),
-        (ApiError(429), "refused"),
-        (ApiError(None, "rate_limit_exceeded"), "refused"),  # told in the middle of a stream
-        (ApiError(408), "fault"),
-        (ApiError(409, "conflict"), "fault"),
-        (ApiError(500, "server_error"), "fault"),
-        (ApiError(503, "server_is_overloaded"), "fault"),
-        (ApiError(529), "fault"),
-        (TimeoutError(), "fault"),
-        (ConnectionResetError(), "fault"),
-        (openai.APIConnectionError(request=None), "fault"),  # type: ignore[arg-type]
-        (openai.APITimeoutError(request=None), "fault"),  # type: ignore[arg-type]
-        (ApiError(429, "insufficient_quota"), "stop"),
-        (ApiError(429, "credit_balance_exhausted"), "stop"),
-        (ApiError(429, "project_spend_limit_exceeded"), "stop"),
-        (ApiError(429, "organization_usage_limit_exceeded"), "stop"),
-        (ApiError(429, "rate_limit_exceeded", TOO_LARGE), "stop"),
-        (ApiError(429, "rate_limit_exceeded", "Limit 30000, Requested 31538"), "stop"),
-        (ApiError(400, "context_length_exceeded"), "stop"),
-        (ApiError(413), "stop"),
-        (ApiError(401, "invalid_api_key"), "stop"),
-        (ApiError(404, "model_not_found"), "stop"),
-        (ApiError(422), "stop"),
-        (ApiError(429, x_should_retry="false"), "stop"),
-        (ApiError(400, x_should_retry="true"), "fault"),
-        (ApiError(429, "insufficient_quota", x_should_retry="true"), "stop"),
-        (KeyError("label"), "stop"),
-        (QueueFull("full"), "stop"),
-        (NeverFits("too large"), "stop"),
-        (asyncio.CancelledError(), "stop"),
-        (KeyboardInterrupt(), "stop"),
+        (ApiError(429, "rate_limit_exceeded", WAIT_A_BIT), "rate_limited"),
+        (ApiError(429, "slow_down"), "rate_limited"),
+        (ApiError(429), "rate_limited"),
+        (ApiError(None, "rate_limit_exceeded"), "rate_limited"),  # told in the middle of a stream
+        (ApiError(408), "transient"),
+        (ApiError(409, "conflict"), "transient"),
+        (ApiError(500, "server_error"), "transient"),
+        (ApiError(503, "server_is_overloaded"), "transient"),
+        (ApiError(529), "transient"),
+        (TimeoutError(), "transient"),
+        (ConnectionResetError(), "transient"),
+        (openai.APIConnectionError(request=None), "transient"),  # type: ignore[arg-type]
+        (openai.APITimeoutError(request=None), "transient"),  # type: ignore[arg-type]
+        (ApiError(429, "insufficient_quota"), "permanent"),
+        (ApiError(429, "credit_balance_exhausted"), "permanent"),
+        (ApiError(429, "project_spend_limit_exceeded"), "permanent"),
+        (ApiError(429, "organization_usage_limit_exceeded"), "permanent"),
+        (ApiError(429, "rate_limit_exceeded", TOO_LARGE), "permanent"),
+        (ApiError(429, "rate_limit_exceeded", "Limit 30000, Requested 31538"), "permanent"),
+        (ApiError(400, "context_length_exceeded"), "permanent"),
+        (ApiError(413), "permanent"),
+        (ApiError(401, "invalid_api_key"), "permanent"),
+        (ApiError(404, "model_not_found"), "permanent"),
+        (ApiError(422), "permanent"),
+        (ApiError(429, x_should_retry="false"), "permanent"),
+        (ApiError(400, x_should_retry="true"), "transient"),
+        (ApiError(429, "insufficient_quota", x_should_retry="true"), "permanent"),
+        (KeyError("label"), "permanent"),
+        (QueueFull("full"), "permanent"),
+        (NeverFits("too large"), "permanent"),
+        (asyncio.CancelledError(), "permanent"),
+        (KeyboardInterrupt(), "permanent"),
     ],
     ids=lambda value: value if isinstance(value, str) else f"{type(value).__name__}-{vars(value).get('status_code')}",
 )
@@ -103,14 +103,22 @@ def client_error(fault: str | Fault) -> Exception:
     return simulate(main)
 
 
-STOP = {"bad_request", "invalid_api_key", "forbidden", "not_found", "unprocessable", "insufficient_quota", "too_large"}
-REFUSED = {"rate_limit", "rate_limit_tokens", "slow_down"}
+PERMANENT = {
+    "bad_request",
+    "invalid_api_key",
+    "forbidden",
+    "not_found",
+    "unprocessable",
+    "insufficient_quota",
+    "too_large",
+}
+RATE_LIMITED = {"rate_limit", "rate_limit_tokens", "slow_down"}
 
 
 @pytest.mark.parametrize("name", [*ERRORS, "cut", "stall"])
 def test_classify_sorts_what_the_real_client_raises(name: str) -> None:
     """Each error of the embedded provider, a lost connection and a timeout, through the openai client."""
-    expected = "stop" if name in STOP else "refused" if name in REFUSED else "fault"
+    expected = "permanent" if name in PERMANENT else "rate_limited" if name in RATE_LIMITED else "transient"
     assert classify(client_error(name)) == expected
 
 
@@ -122,16 +130,16 @@ def test_classify_by_status_alone_would_retry_what_never_succeeds() -> None:
 
     hopeless = [client_error("insufficient_quota"), client_error("too_large")]
     assert [by_status(error) for error in hopeless] == [True, True]
-    assert [classify(error) for error in hopeless] == ["stop", "stop"]
+    assert [classify(error) for error in hopeless] == ["permanent", "permanent"]
 
 
 def test_RetryPolicy_on_adds_types_or_a_predicate() -> None:
     """An application's own errors; a cancellation stays what it is, whatever the predicate says."""
     by_type, by_function = RetryPolicy(on=KeyError), RetryPolicy(on=lambda error: True)
     assert [by_type.kind(KeyError()), by_type.kind(ValueError()), by_function.kind(ValueError())] == [
-        "fault", "stop", "fault",
+        "transient", "permanent", "transient",
     ]  # fmt: skip
-    assert by_function.kind(asyncio.CancelledError()) == "stop"
+    assert by_function.kind(asyncio.CancelledError()) == "permanent"
 
 
 # -- how long ---------------------------------------------------------------------------------------------------------
@@ -169,27 +177,34 @@ def test_go_duration_reads_what_the_provider_writes() -> None:
     st.sampled_from(["full", "equal", "none"]), st.one_of(st.none(), st.floats(0.1, 100)), st.floats(0, 50),
     st.integers(),
 )  # fmt: skip
-def test_RetryPolicy_wait_stays_between_the_hint_and_the_hint_plus_cap(
-    attempt: int, hint: float, base: float, cap: float, jitter: str, within: float | None, waited: float, seed: int
+def test_RetryPolicy_wait_stays_between_the_hint_and_the_hint_plus_the_backoff(
+    attempt: int,
+    hint: float,
+    initial: float,
+    most: float,
+    jitter: str,
+    deadline: float | None,
+    waited: float,
+    seed: int,
 ) -> None:
     """Never before the provider says, never more than the backoff after, never past the total time."""
-    policy = RetryPolicy(base=base, cap=cap, jitter=jitter, within=within)
+    policy = RetryPolicy(wait_initial=initial, wait_max=most, jitter=jitter, deadline=deadline)
     error = ApiError(429, retry_after=str(hint))
     wait = policy.wait(error, attempt, waited, random.Random(seed))
-    if attempt >= policy.refusals or hint > 120:
+    if attempt >= policy.rate_limit_attempts or hint > 120:
         assert wait is None
     elif wait is not None:
-        assert hint <= wait <= hint + min(cap, base * 2 ** (attempt - 1)) + 1e-9
-        assert within is None or waited + wait < within
+        assert hint <= wait <= hint + min(most, initial * 2 ** (attempt - 1)) + 1e-9
+        assert deadline is None or waited + wait < deadline
     else:
-        assert within is not None
+        assert deadline is not None
 
 
 def test_RetryPolicy_jitter_formulas() -> None:
-    """None: exactly base·2^k up to cap; equal: at least half of it; full: down to nothing."""
+    """None: exactly wait_initial·2^k up to wait_max; equal: at least half of it; full: down to nothing."""
     waits = {
         jitter: [
-            RetryPolicy(9, base=1, cap=8, jitter=jitter).wait(TimeoutError(), n, 0, random.Random(7))
+            RetryPolicy(9, wait_initial=1, wait_max=8, jitter=jitter).wait(TimeoutError(), n, 0, random.Random(7))
             for n in range(1, 6)
         ]
         for jitter in ("none", "equal", "full")
@@ -200,18 +215,18 @@ def test_RetryPolicy_jitter_formulas() -> None:
     assert waits["equal"] == [pytest.approx(c / 2 + f / 2) for c, f in zip(waits["none"], full, strict=True)]
 
 
-def test_RetryPolicy_counts_refusals_apart_from_faults() -> None:
-    """Five attempts for faults, twenty for refusals; with attempts=1 nothing is retried."""
+def test_RetryPolicy_counts_rate_limited_apart_from_transient() -> None:
+    """Five attempts for transient errors, twenty where rate limited; with attempts=1 nothing is retried."""
     policy, rng = RetryPolicy(), random.Random(0)
     allowed = {kind: sum(policy.wait(error, n, 0, rng) is not None for n in range(1, 40))
-               for kind, error in (("fault", TimeoutError()), ("refused", ApiError(429)))}  # fmt: skip
-    assert allowed == {"fault": 4, "refused": 19}
+               for kind, error in (("transient", TimeoutError()), ("rate_limited", ApiError(429)))}  # fmt: skip
+    assert allowed == {"transient": 4, "rate_limited": 19}
     assert RetryPolicy(1).wait(ApiError(429), 1, 0, rng) is None
 
 
 def test_RetryPolicy_holds_no_state_of_a_run() -> None:
     """Two runs of one policy draw the same waits and have budgets of their own."""
-    policy = RetryPolicy(budget=RetryBudget(faults=0, reserve=3))
+    policy = RetryPolicy(budget=RetryBudget(transient=0, reserve=3))
     runs = [policy.begin(), policy.begin()]
     waits = [[run.next_wait(TimeoutError(), 1, 0.0, 0.0) for _ in range(4)] for run in runs]
     assert waits[0] == waits[1]
@@ -222,20 +237,22 @@ def test_RetryPolicy_holds_no_state_of_a_run() -> None:
 # -- one run ----------------------------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.sampled_from(["start", "fault", "refused"]), max_size=300), st.floats(0, 1), st.integers(0, 20))
+@given(
+    st.lists(st.sampled_from(["start", "transient", "rate_limited"]), max_size=300), st.floats(0, 1), st.integers(0, 20)
+)
 def test_Retries_never_exceed_the_budget(events: list[str], share: float, reserve: int) -> None:
-    """Retries because of faults are at most the reserve and that share of the requests, whatever happens when."""
+    """Retries after transient errors are at most the reserve and that share of the requests, whatever happens when."""
     retries = RetryPolicy(budget=RetryBudget(share, 2 * share, reserve)).begin()
-    granted, requests = {"fault": 0, "refused": 0}, 0
+    granted, requests = {"transient": 0, "rate_limited": 0}, 0
     for event in events:
         if event == "start":
             retries.start(0.0)
             requests += 1
         else:
-            error = TimeoutError() if event == "fault" else ApiError(429)
+            error = TimeoutError() if event == "transient" else ApiError(429)
             granted[event] += retries.next_wait(error, 1, 0.0, 0.0) is not None
-        assert granted["fault"] <= reserve + share * requests + 1e-9
-        assert granted["refused"] <= reserve + 2 * share * requests + 1e-9
+        assert granted["transient"] <= reserve + share * requests + 1e-9
+        assert granted["rate_limited"] <= reserve + 2 * share * requests + 1e-9
     assert retries.statistics().requests == requests
 
 
@@ -259,14 +276,14 @@ def test_Retries_budget_keeps_a_dead_provider_from_twice_the_load() -> None:
 
 def test_Retries_one_hint_holds_back_everybody() -> None:
     """After one Retry-After nothing starts before its time; a longer one than two minutes stops, and holds nobody."""
-    retries = RetryPolicy(jitter="none", base=1).begin()
+    retries = RetryPolicy(jitter="none", wait_initial=1).begin()
     retries.start(10.0)
     assert retries.next_wait(ApiError(429, retry_after="4"), 1, 10.0, 11.0) == 5
     assert [retries.delay(at) for at in (11.0, 14.0, 15.0)] == [4, 1, 0]
     assert retries.next_wait(ApiError(429, retry_after="3600"), 1, 10.0, 16.0) is None
     assert retries.delay(16.0) == 0
     seen = retries.statistics(now=12.0)
-    assert (seen.requests, seen.refusals, seen.stopped, seen.over_budget, seen.waited) == (1, 2, 1, 0, 5)
+    assert (seen.requests, seen.rate_limited, seen.given_up, seen.over_budget, seen.waited) == (1, 2, 1, 0, 5)
     assert seen.paused == 3
 
 
@@ -296,7 +313,7 @@ def flaky(failures: int, error: Callable[[], BaseException]) -> Callable[[], Any
 
 def test_RetryPolicy_decorates_an_async_function() -> None:
     """It keeps the name, passes arguments and the value, and waits as the formula says."""
-    policy = RetryPolicy(base=1, jitter="none")
+    policy = RetryPolicy(wait_initial=1, jitter="none")
     call = flaky(3, TimeoutError)
 
     @policy
@@ -306,7 +323,7 @@ def test_RetryPolicy_decorates_an_async_function() -> None:
     assert simulate(ask, 1) == ((1,), {}, [0, 1, 3, 7])
     assert ask.__name__ == "ask"
     seen = policy.statistics()
-    assert (seen.requests, seen.retries, seen.faults, seen.waited) == (1, 3, 3, 7)
+    assert (seen.requests, seen.retries, seen.transient, seen.waited) == (1, 3, 3, 7)
 
 
 def test_RetryPolicy_loops_over_attempts() -> None:
@@ -314,7 +331,7 @@ def test_RetryPolicy_loops_over_attempts() -> None:
 
     async def main() -> tuple[Any, int, list[str]]:
         call = flaky(2, ConnectionResetError)
-        async for attempt in RetryPolicy(base=1, jitter="none"):
+        async for attempt in RetryPolicy(wait_initial=1, jitter="none"):
             with attempt:
                 result = await call()
         return result, attempt.number, [task.get_name() for task in asyncio.all_tasks()]
@@ -327,7 +344,7 @@ def test_RetryPolicy_gives_up_with_the_original_error_and_a_note() -> None:
     """The last exception itself, with how many attempts were made in how long; a first failure has no note."""
 
     async def attempt(error: Callable[[], BaseException]) -> Any:
-        return await RetryPolicy(3, base=1, jitter="none")(flaky(9, error))()
+        return await RetryPolicy(3, wait_initial=1, jitter="none")(flaky(9, error))()
 
     with pytest.raises(ConnectionResetError) as found:
         simulate(attempt, ConnectionResetError)
@@ -337,9 +354,9 @@ def test_RetryPolicy_gives_up_with_the_original_error_and_a_note() -> None:
     assert not hasattr(found_key.value, "__notes__")
 
 
-def test_RetryPolicy_within_bounds_the_total_time() -> None:
+def test_RetryPolicy_deadline_bounds_the_total_time() -> None:
     """It does not begin a wait that would outlast the time; a pause ordered meanwhile counts as well."""
-    policy = RetryPolicy(50, base=1, jitter="none", within=10)
+    policy = RetryPolicy(50, wait_initial=1, jitter="none", deadline=10)
 
     async def main() -> float:
         with pytest.raises(TimeoutError):
@@ -362,7 +379,7 @@ def test_RetryPolicy_within_bounds_the_total_time() -> None:
 
 def test_RetryPolicy_alone_shares_its_pause_among_all_calls() -> None:
     """Ten calls at once, one is told to wait 5 s: those that have not begun wait too, and do not come all at once."""
-    policy, began = RetryPolicy(base=0.1), list[float]()
+    policy, began = RetryPolicy(wait_initial=0.1), list[float]()
 
     @policy
     async def ask(number: int) -> None:
@@ -385,7 +402,7 @@ def test_RetryPolicy_lets_cancellation_through(instant: float) -> None:
     """Cancelled in the call, while waiting, or in the second call: it ends at once and is never retried."""
     calls = list[float]()
 
-    @RetryPolicy(base=1, jitter="none")
+    @RetryPolicy(wait_initial=1, jitter="none")
     async def ask() -> None:
         calls.append(now())
         await asyncio.sleep(1)
@@ -436,12 +453,12 @@ def test_RetryPolicy_herd_with_pause_and_ramp_loses_nobody() -> None:
     [
         ({"attempts": 0}, ValueError, "attempts must be a whole number, 1 or more, got 0; use 1 for no retry"),
         ({"attempts": 2.5}, ValueError, "attempts must be a whole number"),
-        ({"refusals": 0}, ValueError, "refusals must be a whole number"),
-        ({"base": 0}, ValueError, "base must be more than 0 seconds, got 0"),
-        ({"cap": -1}, ValueError, "cap must be more than 0 seconds, got -1"),
-        ({"within": 0}, ValueError, "within must be more than 0 seconds, got 0"),
+        ({"rate_limit_attempts": 0}, ValueError, "rate_limit_attempts must be a whole number"),
+        ({"wait_initial": 0}, ValueError, "wait_initial must be more than 0 seconds, got 0"),
+        ({"wait_max": -1}, ValueError, "wait_max must be more than 0 seconds, got -1"),
+        ({"deadline": 0}, ValueError, "deadline must be more than 0 seconds, got 0"),
         ({"jitter": "some"}, ValueError, "jitter must be one of full, equal, none, got 'some'; use 'full'"),
-        ({"budget": -0.1}, ValueError, "faults must be 0 or more, got -0.1; use budget=None for no bound"),
+        ({"budget": -0.1}, ValueError, "transient must be 0 or more, got -0.1; use budget=None for no bound"),
     ],
 )
 def test_RetryPolicy_names_what_is_wrong(arguments: dict[str, Any], error: type[Exception], says: str) -> None:
@@ -458,5 +475,8 @@ def test_RetryPolicy_decorates_only_async_functions() -> None:
 
 def test_RetryPolicy_repr_is_its_formula() -> None:
     """All that can be set, as it is reckoned."""
-    policy = RetryPolicy(4, base=0.2, cap=10, jitter="equal", within=60, budget=None)
-    assert repr(policy) == "<RetryPolicy: 4 attempts, 20 if refused; wait U(1/2, 1)·min(10, 0.2·2^k) s; within 60 s>"
+    policy = RetryPolicy(4, wait_initial=0.2, wait_max=10, jitter="equal", deadline=60, budget=None)
+    assert (
+        repr(policy)
+        == "<RetryPolicy: 4 attempts, 20 if rate limited; wait U(1/2, 1)·min(10, 0.2·2^k) s; deadline 60 s>"
+    )

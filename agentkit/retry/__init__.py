@@ -1,13 +1,12 @@
-"""Whether, when and how often to try again.
+"""Retrying failed calls.
 
-`policy`: the rules. `retries`: what one run has used of them. `failures`: which errors may pass.
+`policy`: the rules, and what one run has used of them. `failures`: which errors are worth a retry.
 """
 
 from __future__ import annotations
 
 from agentkit.retry.failures import classify
-from agentkit.retry.policy import Attempts, RetryPolicy
-from agentkit.retry.retries import Retries, RetryBudget, RetryStatistics
+from agentkit.retry.policy import Attempts, Retries, RetryBudget, RetryPolicy, RetryStatistics
 
 __all__ = [
     "Attempts",

@@ -1,10 +1,10 @@
-"""What a failed call means: wait and try again, or stop.
+"""Classifying a failed call: worth a retry or not.
 
-What it holds: `classify`, which sorts an exception into `refused`, `fault` or `stop`.
-Guarantee: an error it does not know means stop; a mistake in a program is never repeated.
-Strategy: first the error's code, then its status, then its type. Behind status 429 there are two families: too fast,
-which passes, and out of money or too large, which never does; only code and message tell them apart. Duck typing:
-`status_code`, `code` and `response.headers` are looked at, and openai is not imported.
+What it holds: `classify`, which sorts exceptions into `rate_limited`, `transient` and `permanent`, and `is_overload`.
+Guarantee: unknown errors are permanent, so a bug in a program is never retried.
+Strategy: check the error's code first, then its status, then its type. Status 429 covers two families: too fast, which
+passes, and out of money or too large, which never does; only the code and the message distinguish them. Duck typing:
+it reads `status_code`, `code` and `response.headers`, and openai is not imported.
 Opened by the decision guide.
 """
 
@@ -17,46 +17,49 @@ from agentkit.limits import headers_of
 
 __all__ = ["Kind", "classify", "is_overload"]
 
-Kind = Literal["refused", "fault", "stop"]
+Kind = Literal["rate_limited", "transient", "permanent"]
 
 _CODES: dict[str, Kind] = {
-    "rate_limit_exceeded": "refused", "slow_down": "refused", "rate_limit_error": "refused",
-    "server_error": "fault", "server_is_overloaded": "fault", "overloaded_error": "fault", "api_error": "fault",
+    "rate_limit_exceeded": "rate_limited", "slow_down": "rate_limited", "rate_limit_error": "rate_limited",
+    "server_error": "transient", "server_is_overloaded": "transient", "overloaded_error": "transient",
+    "api_error": "transient",
     # out of money
-    "insufficient_quota": "stop", "credit_balance_exhausted": "stop", "organization_usage_limit_exceeded": "stop",
-    "billing_hard_limit_reached": "stop", "billing_not_active": "stop", "billing_error": "stop",
+    "insufficient_quota": "permanent", "credit_balance_exhausted": "permanent",
+    "organization_usage_limit_exceeded": "permanent", "billing_hard_limit_reached": "permanent",
+    "billing_not_active": "permanent", "billing_error": "permanent",
     # too large
-    "context_length_exceeded": "stop", "request_too_large": "stop", "string_above_max_length": "stop",
+    "context_length_exceeded": "permanent", "request_too_large": "permanent", "string_above_max_length": "permanent",
 }  # fmt: skip
 _NETWORK = {"APIConnectionError", "APITimeoutError", "TransportError", "TimeoutException"}  # by name: not imported
 _SIZES = re.compile(r"Limit:? (\d+)\b.*?Requested:? (\d+)\b", re.DOTALL)
 
 
 def classify(error: BaseException) -> Kind:
-    """Sort a failure: `refused` (too fast), `fault` (it happens) or `stop` (trying again cannot help).
+    """Classify a failure: `rate_limited` (too fast), `transient` or `permanent` (a retry cannot help).
 
     >>> classify(TimeoutError()), classify(ConnectionResetError()), classify(KeyError("label"))
-    ('fault', 'fault', 'stop')
+    ('transient', 'transient', 'permanent')
 
-    Wait: 429 for the rate, 408, 409, 5xx, timeouts, connection errors. Stop: quota and billing, requests that are too
-    large, other 4xx, everything else. `x-should-retry` overrules the status, and `false` everything.
+    Rate limited: 429 for the rate. Transient: 408, 409, 5xx, timeouts, connection errors. Permanent: quota and billing,
+    requests that are too large, other 4xx, everything else. The header `x-should-retry` overrides the status; `false`
+    overrides everything.
     """
     wish = headers_of(error).get("x-should-retry")
     by_code = _by_code(error)
-    if wish == "false" or by_code == "stop" or _too_large(error):
-        return "stop"
+    if wish == "false" or by_code == "permanent" or _too_large(error):
+        return "permanent"
     status = _status(error)
     if wish == "true":
-        return by_code or ("refused" if status == 429 else "fault")
+        return by_code or ("rate_limited" if status == 429 else "transient")
     if status is None:
         return by_code or _by_type(error)
     if status == 429:
-        return "refused"
-    return "fault" if status in (408, 409) or status >= 500 else "stop"
+        return "rate_limited"
+    return "transient" if status in (408, 409) or status >= 500 else "permanent"
 
 
 def is_overload(error: BaseException) -> bool:
-    """Whether the provider had no room for the call, as far as it says: 429 for the rate, 503, 529.
+    """Whether the provider says that it is overloaded: 429 for the rate, 503, 529, or an "overloaded" code.
 
     >>> class Overloaded(Exception):
     ...     status_code = 529
@@ -64,7 +67,7 @@ def is_overload(error: BaseException) -> bool:
     (True, False)
     """
     kind = classify(error)
-    return kind == "refused" or (kind == "fault" and (_status(error) in (503, 529) or _says_overloaded(error)))
+    return kind == "rate_limited" or (kind == "transient" and (_status(error) in (503, 529) or _says_overloaded(error)))
 
 
 def _says_overloaded(error: BaseException) -> bool:
@@ -76,7 +79,7 @@ def _by_code(error: BaseException) -> Kind | None:
         word = getattr(error, name, None)
         if isinstance(word, str):
             if word.endswith("_spend_limit_exceeded"):
-                return "stop"
+                return "permanent"
             if word in _CODES:
                 return _CODES[word]
     return None
@@ -84,8 +87,8 @@ def _by_code(error: BaseException) -> Kind | None:
 
 def _by_type(error: BaseException) -> Kind:
     if isinstance(error, TimeoutError | ConnectionError):
-        return "fault"
-    return "fault" if _NETWORK & {cls.__name__ for cls in type(error).__mro__} else "stop"
+        return "transient"
+    return "transient" if _NETWORK & {cls.__name__ for cls in type(error).__mro__} else "permanent"
 
 
 def _status(error: Any) -> int | None:
@@ -97,7 +100,7 @@ def _status(error: Any) -> int | None:
 
 
 def _too_large(error: BaseException) -> bool:
-    """Whether a refusal says that the request alone exceeds the limit: its code is that of any other refusal."""
+    """Whether a 429 says that this one request exceeds the limit; its code is the same as for other 429s."""
     message = str(error)
     sizes = _SIZES.search(message)
     return "Request too large" in message or (sizes is not None and int(sizes[2]) > int(sizes[1]))

@@ -1,12 +1,15 @@
-"""Trying again: whether, when, and when to stop.
+"""Retrying failed calls: whether, after what wait, and when to give up.
 
-What it holds: `RetryPolicy` and `Attempts`; what one run remembers is in `retries.py`, how errors are sorted in
-`failures.py`.
-Guarantees: what cannot succeed is not repeated; a `Retry-After` is a floor, never a ceiling; the number of attempts,
-the total time and the share of retries are all bounded; cancellation passes through.
+What it holds: `RetryPolicy`, the rules; `RetryBudget`, the limit on a run's retries; `Retries`, the state of one run,
+and its `RetryStatistics`; `Attempts`, for use without an executor. `failures.py` classifies errors.
+Guarantees: permanent failures are not retried; a `Retry-After` is a lower bound for the wait, and delays all calls of
+the run; the number of attempts, the total time and the share of retries are all limited; cancellation is never caught.
 Strategy: exponential backoff with full jitter (Brooker, "Exponential Backoff and Jitter", AWS 2015). The policy is
-arithmetic and holds no state of a run, so it can be shared; `begin()` makes the state.
-Have one retry layer only: three attempts around three attempts are nine. agentkit's clients do not retry.
+arithmetic and holds no state of a run, so you can share it; `begin()` creates the state. The budget is a bucket that
+requests fill and retries empty (Google SRE book, chapter 21): when everything fails, retrying everything would double
+the load on a provider that is already in trouble. Rate limiting has its own bucket, since it is how a provider paces
+its clients and not a sign of trouble.
+Use only one retry layer: three attempts around three attempts are nine. agentkit's clients do not retry.
 Opened by the decision guide.
 """
 
@@ -17,27 +20,46 @@ import functools
 import inspect
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
 from agentkit.limits import MAX_RETRY_AFTER, retry_after
+from agentkit.limits.pause import Pause
 from agentkit.retry.failures import Kind, classify
-from agentkit.retry.retries import Retries, RetryBudget, RetryStatistics
 
-__all__ = ["Attempts", "RetryPolicy"]
+__all__ = ["Attempts", "Retries", "RetryBudget", "RetryPolicy", "RetryStatistics"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 On = tuple[type[BaseException], ...] | type[BaseException] | Callable[[BaseException], bool]
+_JITTER = {"full": 0.0, "equal": 0.5, "none": 1.0}  # the share of the wait that is not random
+
+
+@dataclass(frozen=True, slots=True)
+class RetryBudget:
+    """How many retries a run may make: `reserve`, plus a share of its requests."""
+
+    transient: float = 0.1
+    """Retries earned per request, for timeouts, lost connections and 5xx."""
+    rate_limited: float = 3.0
+    """Retries earned per request, for calls rejected because of the rate."""
+    reserve: float = 100
+    """Retries available at the start, for each of the two kinds; also the most that can be saved up for transient."""
+
+    def __post_init__(self) -> None:
+        for name in ("transient", "rate_limited", "reserve"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)!r}; use budget=None for no bound")
 
 
 class RetryPolicy:
     """What to retry, how long to wait, and when to stop.
 
-    >>> policy = RetryPolicy(attempts=3, base=0.001)
+    >>> policy = RetryPolicy(attempts=3, wait_initial=0.001)
     >>> policy
-    <RetryPolicy: 3 attempts, 20 if refused; wait U(0, min(30, 0.001·2^k)) s; retries <= 100 + 10 % of requests>
+    <RetryPolicy: 3 attempts, 20 if rate limited; wait U(0, min(30, 0.001·2^k)) s; retries <= 100 + 10 % of requests>
     >>> calls = []
     >>> @policy
     ... async def ask():
@@ -48,37 +70,39 @@ class RetryPolicy:
     >>> asyncio.run(ask())
     3
 
-    Before retry k = 0, 1, … it waits a random time from 0 to min(`cap`, `base`·2^k) seconds (`jitter="full"`), from
-    half of that (`"equal"`) or exactly that (`"none"`: all come back together). If the provider says when to come back,
-    that is added as a floor; more than two minutes mean stop. `attempts` counts those that failed by a fault; those
-    refused for the rate have a bound of their own, `refusals`. `within` bounds a task's total time in seconds.
-    `budget` is the share of requests that may be retried because of faults, or a `RetryBudget`, or None. `on` adds
-    exception types, or is a function that says yes. `seed=None` draws other random numbers in every process.
+    Before retry k = 0, 1, … it waits a random time from 0 to min(`wait_max`, `wait_initial`·2^k) seconds
+    (`jitter="full"`), from half of that (`"equal"`) or exactly that (`"none"`: all calls retry together). A
+    `Retry-After` of up to two minutes is added to the wait; a longer one ends the retries. `attempts` limits the
+    attempts that fail with a transient error, `rate_limit_attempts` those rejected because of the rate. `deadline`
+    limits a task's total time in seconds. `budget` is the share of requests that may be retried after transient errors,
+    or a `RetryBudget`, or None. `on` adds exception types to retry, or is a function that returns whether to retry an
+    exception. With `seed=None`, the random numbers differ in every process.
     """
 
     def __init__(
         self,
         attempts: int = 5,
         *,
-        base: float = 0.5,
-        cap: float = 30.0,
+        wait_initial: float = 0.5,
+        wait_max: float = 30.0,
         jitter: str = "full",
         budget: float | RetryBudget | None = 0.1,
-        within: float | None = None,
-        refusals: int = 20,
+        deadline: float | None = None,
+        rate_limit_attempts: int = 20,
         on: On = (),
         seed: int | None = 0,
     ) -> None:
-        for name, value in (("attempts", attempts), ("refusals", refusals)):
+        for name, value in (("attempts", attempts), ("rate_limit_attempts", rate_limit_attempts)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number, 1 or more, got {value!r}; use 1 for no retry")
-        for name, seconds in (("base", base), ("cap", cap), ("within", within)):
+        for name, seconds in (("wait_initial", wait_initial), ("wait_max", wait_max), ("deadline", deadline)):
             if seconds is not None and not seconds > 0:
                 raise ValueError(f"{name} must be more than 0 seconds, got {seconds!r}; use attempts=1 for no retry")
         if jitter not in _JITTER:
             raise ValueError(f"jitter must be one of {', '.join(_JITTER)}, got {jitter!r}; use 'full'")
-        self.attempts, self.refusals = attempts, 1 if attempts == 1 else refusals
-        self.base, self.cap, self.jitter, self.within, self.seed = base, cap, jitter, within, seed
+        self.attempts, self.rate_limit_attempts = attempts, 1 if attempts == 1 else rate_limit_attempts
+        self.wait_initial, self.wait_max, self.deadline = wait_initial, wait_max, deadline
+        self.jitter, self.seed = jitter, seed
         self.budget = RetryBudget(budget) if isinstance(budget, int | float) else budget
         self._on = on
         self._alone: tuple[asyncio.AbstractEventLoop, Retries] | None = None  # for use without an executor
@@ -86,35 +110,35 @@ class RetryPolicy:
     # -- arithmetic -----------------------------------------------------------------------------------------------
 
     def kind(self, error: BaseException) -> Kind:
-        """Sort a failure into `refused`, `fault` or `stop`, as `classify` does, with the policy's own `on`."""
+        """Classify a failure as `rate_limited`, `transient` or `permanent`: `classify` plus the policy's `on`."""
         kind = classify(error)
-        if kind == "stop" and isinstance(error, Exception):
+        if kind == "permanent" and isinstance(error, Exception):
             own = isinstance(error, self._on) if isinstance(self._on, tuple | type) else self._on(error)
-            return "fault" if own else "stop"
-        return kind if isinstance(error, Exception) else "stop"
+            return "transient" if own else "permanent"
+        return kind if isinstance(error, Exception) else "permanent"
 
     def wait(self, error: BaseException, attempt: int, waited: float, rng: random.Random) -> float | None:
-        """Seconds to wait after the `attempt`-th failure (from 1) of its kind; None to stop.
+        """Seconds to wait after failure number `attempt` (from 1) of its kind; None to give up.
 
-        `waited` is the time since the first attempt began. Nothing is remembered.
+        `waited` is the time since the first attempt began. Keeps no state.
         """
         kind, hint = self.kind(error), retry_after(error) or 0.0
-        most = {"stop": 0, "refused": self.refusals, "fault": self.attempts}[kind]
+        most = {"permanent": 0, "rate_limited": self.rate_limit_attempts, "transient": self.attempts}[kind]
         if attempt >= most or hint > MAX_RETRY_AFTER:
             return None
         lowest = _JITTER[self.jitter]
-        ceiling = min(self.cap, self.base * 2.0 ** min(attempt - 1, 60))
+        ceiling = min(self.wait_max, self.wait_initial * 2.0 ** min(attempt - 1, 60))
         wait = hint + ceiling * (lowest + (1 - lowest) * rng.random())
-        return None if self.within is not None and waited + wait >= self.within else wait
+        return None if self.deadline is not None and waited + wait >= self.deadline else wait
 
     def begin(self) -> Retries:
-        """State for one run: its budget, its pauses, its random numbers."""
+        """Create the state of one run: its budget, its pause, its random numbers."""
         return Retries(self)
 
     # -- use without an executor ----------------------------------------------------------------------------------
 
     def __call__(self, fn: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
-        """Decorate an async function: each call of it is retried by this policy."""
+        """Decorate an async function: each call is retried according to this policy."""
         if not inspect.iscoroutinefunction(fn):
             raise TypeError(f"a RetryPolicy decorates async functions, got {fn!r}; write `async def`")
 
@@ -128,43 +152,136 @@ class RetryPolicy:
         return retrying
 
     def __aiter__(self) -> Attempts:
-        """Attempts at a block: `async for attempt in policy: with attempt: ...`; it ends with the first success."""
+        """Retry a block: `async for attempt in policy: with attempt: ...`; ends after the first success."""
         loop = asyncio.get_running_loop()
         if self._alone is None or self._alone[0] is not loop:
             self._alone = loop, self.begin()
         return Attempts(self._alone[1])
 
     def statistics(self) -> RetryStatistics:
-        """Return the sums of all decorated functions and loops on the latest event loop; executors keep their own."""
+        """Return the totals on the latest event loop, without those of executors, which keep their own."""
         return (Retries(self) if self._alone is None else self._alone[1]).statistics()
 
     def __repr__(self) -> str:
-        ceiling = f"min({self.cap:g}, {self.base:g}·2^k)"
+        ceiling = f"min({self.wait_max:g}, {self.wait_initial:g}·2^k)"
         wait = {"full": f"U(0, {ceiling})", "equal": f"U(1/2, 1)·{ceiling}", "none": ceiling}[self.jitter]
-        parts = [f"{self.attempts} attempts, {self.refusals} if refused; wait {wait} s"]
-        if self.within is not None:
-            parts.append(f"within {self.within:g} s")
+        parts = [f"{self.attempts} attempts, {self.rate_limit_attempts} if rate limited; wait {wait} s"]
+        if self.deadline is not None:
+            parts.append(f"deadline {self.deadline:g} s")
         if self.budget:
             parts.append(
-                f"retries <= {self.budget.reserve:g} + {self.budget.faults:.0%} of requests".replace("%", " %")
+                f"retries <= {self.budget.reserve:g} + {self.budget.transient:.0%} of requests".replace("%", " %")
             )
         return f"<RetryPolicy: {'; '.join(parts)}>"
 
 
-_JITTER = {"full": 0.0, "equal": 0.5, "none": 1.0}  # the share of the wait that is certain
+@dataclass(frozen=True, slots=True)
+class RetryStatistics:
+    """A snapshot of a run's retries."""
+
+    requests: int
+    """First attempts."""
+    retries: int
+    """Attempts after the first."""
+    rate_limited: int
+    """Failures because of the rate."""
+    transient: int
+    """Other failures that a retry may fix."""
+    given_up: int
+    """Failures that were not retried, for any reason."""
+    over_budget: int
+    """Failures that were not retried only because the budget was used up."""
+    waited: float
+    """Seconds of backoff, the sum over all tasks."""
+    paused: float
+    """Seconds until the next start is allowed, because the provider asked for a pause."""
+
+
+class Retries:
+    """The state of one run's retries: `policy.begin()` creates it; call `next_wait` after every failure.
+
+    >>> retries = RetryPolicy(attempts=2, wait_initial=1.0, jitter="none").begin()
+    >>> retries.start(now=0.0)
+    >>> retries.next_wait(TimeoutError(), attempt=1, started=0.0, now=5.0)
+    1.0
+    >>> retries.next_wait(TimeoutError(), attempt=2, started=0.0, now=11.0) is None
+    True
+    """
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self.policy, self.pause = policy, Pause()
+        self._started = self.pause.start
+        self._rng = random.Random(policy.seed)
+        reserve = policy.budget.reserve if policy.budget else 0.0
+        self._level = {"transient": reserve, "rate_limited": reserve}
+        self._failures = {"transient": 0, "rate_limited": 0, "permanent": 0}
+        self._requests = self._retries = self._given_up = self._over_budget = 0
+        self._credited = 0  # requests already added to the levels
+        self._waited = 0.0
+
+    def delay(self, now: float) -> float:
+        """Seconds until a start is allowed; 0 if it is allowed now."""
+        return self.pause.delay(now)
+
+    def start(self, now: float, retry: bool = False) -> None:
+        """Record the start of an attempt."""
+        self._started(now)
+        if retry:
+            self._retries += 1
+        else:
+            self._requests += 1
+
+    def _earn(self, budget: RetryBudget) -> None:
+        """Add to the levels what the requests since the last time have earned."""
+        fresh, self._credited = self._requests - self._credited, self._requests
+        self._level["transient"] = min(budget.reserve, self._level["transient"] + fresh * budget.transient)
+        self._level["rate_limited"] += fresh * budget.rate_limited
+
+    def next_wait(self, error: BaseException, attempt: int, started: float, now: float) -> float | None:
+        """Seconds to wait before the next attempt at a task; None to give up.
+
+        `attempt` counts the task's failures of this kind (`policy.kind(error)`), including this one; `started` is the
+        time its first attempt began.
+        """
+        kind = self.policy.kind(error)
+        self._failures[kind] += 1
+        hint = retry_after(error) if kind != "permanent" else None
+        if hint is not None and hint <= MAX_RETRY_AFTER:
+            self.pause.hold(now + hint, now)
+        wait = self.policy.wait(error, attempt, now - started, self._rng)
+        if wait is not None and self.policy.budget:
+            self._earn(self.policy.budget)
+            if self._level[kind] < 1:
+                self._over_budget += 1
+                wait = None
+            else:
+                self._level[kind] -= 1
+        self._given_up += wait is None
+        self._waited += wait or 0.0
+        return wait
+
+    def statistics(self, now: float | None = None) -> RetryStatistics:
+        """Return the totals so far, and how long the pause lasts from `now`."""
+        return RetryStatistics(
+            self._requests, self._retries, self._failures["rate_limited"], self._failures["transient"],
+            self._given_up, self._over_budget, self._waited, 0.0 if now is None else self.pause.delay(now),
+        )  # fmt: skip
+
+    def __repr__(self) -> str:
+        return f"<Retries: {self._requests} requests, {self._retries} retries, {self._given_up} given up>"
 
 
 class Attempts:
-    """The attempts at one block, one after another; an iterator rather than a generator, so `break` leaves nothing."""
+    """The attempts at one block. An iterator rather than a generator, so `break` leaves nothing to close."""
 
     def __init__(self, retries: Retries) -> None:
         self._retries, self._loop = retries, asyncio.get_running_loop()
         self._began = self._loop.time()
-        self._failed = {"fault": 0, "refused": 0, "stop": 0}
+        self._failed = {"transient": 0, "rate_limited": 0, "permanent": 0}
         self._error: BaseException | None = None
         self._wait = 0.0
         self.number = 0
-        """Attempts begun so far."""
+        """Attempts started so far."""
 
     def __aiter__(self) -> Attempts:
         return self
@@ -176,8 +293,8 @@ class Attempts:
         while wait > 0:
             await asyncio.sleep(wait)
             wait = self._retries.delay(self._loop.time())
-        within = self._retries.policy.within
-        if self._error is not None and within is not None and self._loop.time() - self._began >= within:
+        deadline = self._retries.policy.deadline
+        if self._error is not None and deadline is not None and self._loop.time() - self._began >= deadline:
             raise self._error
         self._retries.start(self._loop.time(), retry=self.number > 0)
         self.number, self._error = self.number + 1, None

@@ -106,7 +106,7 @@ class Client:
 
     def __init__(self, world: World, limiter: CapacityLimiter, pace: RateLimiter | None, seed: int) -> None:
         self.world, self.limiter, self.pace = world, limiter, pace or RateLimiter()
-        self.retries = RetryPolicy(refusals=1000, budget=None, cap=8, seed=seed).begin()
+        self.retries = RetryPolicy(rate_limit_attempts=1000, budget=None, wait_max=8, seed=seed).begin()
         self.failures = [0] * world.scenario.calls
         self.waiting: list[tuple[float, int]] = []  # refused calls, by when they may try again
         self.fresh = deque(range(world.scenario.calls))

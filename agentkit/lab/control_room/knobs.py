@@ -21,11 +21,11 @@ MEAN_OUTPUT = 210  # mean tokens of an answer
 DEFAULT_RETRY = "with jitter"
 
 RETRIES: dict[str, dict[str, Any]] = {
-    "none": {"attempts": 1, "refusals": 1, "base": 1.0, "cap": 1.0, "jitter": "none"},
-    "after 1 s": {"attempts": 6, "refusals": 12, "base": 1.0, "cap": 1.0, "jitter": "none"},
-    "doubling": {"attempts": 6, "refusals": 12, "base": 0.5, "cap": 30.0, "jitter": "none"},
-    "with jitter": {"attempts": 6, "refusals": 12, "base": 0.5, "cap": 30.0, "jitter": "full"},
-    "as told": {"attempts": 6, "refusals": 12, "base": 0.5, "cap": 30.0, "jitter": "full"},
+    "none": {"attempts": 1, "rate_limit_attempts": 1, "wait_initial": 1.0, "wait_max": 1.0, "jitter": "none"},
+    "after 1 s": {"attempts": 6, "rate_limit_attempts": 12, "wait_initial": 1.0, "wait_max": 1.0, "jitter": "none"},
+    "doubling": {"attempts": 6, "rate_limit_attempts": 12, "wait_initial": 0.5, "wait_max": 30.0, "jitter": "none"},
+    "with jitter": {"attempts": 6, "rate_limit_attempts": 12, "wait_initial": 0.5, "wait_max": 30.0, "jitter": "full"},
+    "as told": {"attempts": 6, "rate_limit_attempts": 12, "wait_initial": 0.5, "wait_max": 30.0, "jitter": "full"},
 }
 """Retry policies, from none to honoring the provider's `Retry-After`, a header that is sent for `as told` only."""
 
