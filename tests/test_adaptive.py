@@ -133,7 +133,7 @@ def test_AdaptiveLimiter_finds_its_way_back_from_a_collapse() -> None:
 
 def test_AdaptiveLimiter_obeys_whoever_turns_the_knob() -> None:
     """Assigning a limit is a new start from there; 0 stays shut, and bounds hold again with the next report."""
-    limiter = full(AdaptiveLimiter(10, most=50))
+    limiter = full(AdaptiveLimiter(10, max_limit=50))
     limiter.observe(0.0, 1.0, refused=True)
     limiter.limit = 25
     full(limiter).observe(1.0, 2.0)
@@ -167,7 +167,7 @@ def test_AdaptiveLimiter_gradient_settles_where_a_server_slows_down() -> None:
     """A server that takes any number and divides its speed among them beyond 20: the limit stays near the knee."""
 
     async def main(gradient: bool) -> float:
-        limiter, loop = AdaptiveLimiter(5, gradient=gradient, most=200), asyncio.get_running_loop()
+        limiter, loop = AdaptiveLimiter(5, gradient=gradient, max_limit=200), asyncio.get_running_loop()
         area = since = 0.0
 
         async def worker() -> None:
@@ -240,8 +240,8 @@ events = st.lists(
 def test_AdaptiveLimiter_stays_within_its_bounds(
     events: list[tuple[bool, float, float | None, int]], least: int, more: int, most: int, gradient: bool
 ) -> None:
-    """Whatever is reported, in whatever order: least <= limit <= most, and listeners hear of every change."""
-    limiter = AdaptiveLimiter(least + more, least=least, most=least + more + most, gradient=gradient)
+    """Whatever is reported, in whatever order: min_limit <= limit <= max_limit, and listeners hear of every change."""
+    limiter = AdaptiveLimiter(least + more, min_limit=least, max_limit=least + more + most, gradient=gradient)
     heard = [limiter.limit]
     limiter.subscribe(lambda: heard.append(limiter.limit))
     for second, (refused, ago, per_token, taken) in enumerate(events):
@@ -290,9 +290,9 @@ def test_AdaptiveLimiter_tells_its_state() -> None:
     ("arguments", "error", "says"),
     [
         ({"initial": 0}, ValueError, "must be 1 or more and in this order, got 1, 0 and 1000"),
-        ({"initial": 10, "most": 5}, ValueError, "got 1, 10 and 5; lower `least` or raise `most`"),
+        ({"initial": 10, "max_limit": 5}, ValueError, "got 1, 10 and 5; lower `min_limit` or raise `max_limit`"),
         ({"initial": 2.5}, TypeError, "initial must be a whole number, got 2.5"),
-        ({"initial": 10, "least": True}, TypeError, "least must be a whole number, got True"),
+        ({"initial": 10, "min_limit": True}, TypeError, "min_limit must be a whole number, got True"),
     ],
 )
 def test_AdaptiveLimiter_names_what_is_wrong(arguments: dict[str, int], error: type[Exception], says: str) -> None:

@@ -281,7 +281,7 @@ def test_adaptive_limit_finds_what_the_provider_takes():
             busy -= 1
         return "served"
 
-    limiter = AdaptiveLimiter(5, most=200)
+    limiter = AdaptiveLimiter(5, max_limit=200)
     report = execute(range(2000), agent, limiter, retry=RetryPolicy(attempts=20, budget=None))
     assert report.summary.succeeded == 2000
     assert 20 <= limiter.limit <= 32

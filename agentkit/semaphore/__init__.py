@@ -1,6 +1,6 @@
-"""How many at once.
+"""Limiting how many calls run at once.
 
-`capacity`: a semaphore that can be turned and watched. `adaptive`: one that finds its limit; `gradient`: by latency.
+`capacity`: a semaphore you can resize and inspect. `adaptive`: one that finds its limit from refusals and latency.
 """
 
 from __future__ import annotations

@@ -1,10 +1,15 @@
-"""A limit that finds out by itself how many calls at once a provider takes.
+"""A concurrency limit that finds out how many calls at once a provider accepts.
 
-What it holds: `AdaptiveLimiter`, a `CapacityLimiter` whose `limit` follows what calls report, and its statistics.
-Guarantees: `least <= limit <= most`; one burst of refusals cuts the limit once; it grows only while it is used up.
-Strategy: AIMD (additive increase, multiplicative decrease: Chiu and Jain 1989), with what TCP learned since: slow
-start; a remembered ceiling, approached fast and passed carefully (CUBIC); a way back from a collapse (ssthresh).
-One event loop at a time; not for threads. When the limit is a rate, a `RateLimiter` does far better: use both.
+What it holds: `AdaptiveLimiter`, a `CapacityLimiter` whose `limit` follows what calls report; its statistics; and
+`Gradient`, which detects that a provider has become slow.
+Guarantees: `min_limit <= limit <= max_limit`; a burst of refusals cuts the limit once; the limit grows only while all
+its slots are in use. `Gradient` compares whole windows of answers, never single ones, so answers of uneven length do
+not mislead it: a short answer is mostly the wait for its first token.
+Strategy: AIMD (additive increase, multiplicative decrease: Chiu and Jain 1989) with later ideas from TCP: slow start; a
+remembered ceiling that is approached fast and passed carefully (CUBIC); recovery after a collapse (ssthresh). The
+gradient (Netflix's concurrency-limits, 2018) compares recent seconds per output token with the best so far, which
+drifts slowly towards recent values, so a provider that is slower for good becomes the new normal.
+Use one event loop at a time; not thread-safe. If the provider limits a rate, add a `RateLimiter`.
 Opened by notebook 08.
 """
 
@@ -14,23 +19,24 @@ import math
 from dataclasses import dataclass
 
 from agentkit.semaphore.capacity import CapacityLimiter, LimiterStatistics
-from agentkit.semaphore.gradient import Gradient
 
-__all__ = ["AdaptiveLimiter", "AdaptiveStatistics"]
+__all__ = ["AdaptiveLimiter", "AdaptiveStatistics", "Gradient"]
 
-CUT = 0.9  # what a refusal leaves of the limit
+CUT = 0.9  # factor applied to the limit after a refusal
 FAST = 0.5  # slots per success below the ceiling: the limit grows by half in each round of calls
-CALM = 50  # successes at the ceiling that earn the first slot above it; each 50 more double the pace
-HOLD, TOLERANCE = 1.2, 1.5  # gradient: multiples of the best latency per token that end growth, and cut the limit
-INSTANT = 0.01  # of a call's duration: calls that end this close together end at once
+CALM = 50  # successes at the ceiling that earn the first slot above it; every 50 more double the growth
+HOLD, TOLERANCE = 1.2, 1.5  # gradient: slowdowns above which the limit stops growing, and is cut
+INSTANT = 0.01  # share of a call's duration: calls that end this close together count as simultaneous
+WINDOW = 20  # gradient: answers per window
+DRIFT = 0.001  # gradient: share of the way that the best moves towards the latest window
 
 
 @dataclass(frozen=True, slots=True)
 class AdaptiveStatistics(LimiterStatistics):
-    """An adaptive limiter at one instant."""
+    """A snapshot of an adaptive limiter."""
 
     ceiling: float
-    """Calls at once that the provider took just before it last refused one; infinite before the first refusal."""
+    """Calls in flight that the provider accepted just before its last refusal; infinite before the first one."""
     refusals: int
     """Refusals reported so far."""
     cuts: int
@@ -44,49 +50,49 @@ class AdaptiveLimiter(CapacityLimiter):
     >>> limiter.acquire_nowait()
     True
     >>> limiter.observe(started=0.0, finished=0.1, refused=True)
-    >>> limiter.observe(started=0.0, finished=0.1, refused=True)  # of the same burst: counts once
+    >>> limiter.observe(started=0.0, finished=0.1, refused=True)  # same burst: counts once
     >>> limiter
     <AdaptiveLimiter 1 of 9 in flight, 0 waiting; ceiling 1, 2 refusals, 1 cut>
 
-    An executor reports every attempt with `observe`; `subscribe` tells when the limit changes. `initial` is where it
-    starts, `least` and `most` bound it. Assigning `limit` is a new start from there; 0 shuts it until you open it.
-    With `gradient=True`, rising latency per output token cuts it too, before anything is refused: by half again is
-    tolerated, over 20 answers together.
+    An executor reports every attempt with `observe`; `subscribe` calls you back when the limit changes. The limit
+    starts at `initial` and stays between `min_limit` and `max_limit`. Assigning `limit` restarts the search from there;
+    0 closes the limiter until you assign another value. With `gradient=True`, rising latency per output token cuts the
+    limit too, before anything is refused; a slowdown of 50 % over 20 answers is tolerated.
     """
 
-    __slots__ = ("_calm", "_ceiling", "_cut_at", "_cuts", "_first", "_gradient", "_instant", "_least", "_level",
-                 "_most", "_pace", "_refusals", "_slow", "_used_up")  # fmt: skip
+    __slots__ = ("_calm", "_ceiling", "_cut_at", "_cuts", "_first", "_gradient", "_instant", "_level",
+                 "_max_limit", "_min_limit", "_pace", "_refusals", "_slow", "_used_up")  # fmt: skip
 
-    def __init__(self, initial: int = 10, *, least: int = 1, most: int = 1000, gradient: bool = False) -> None:
-        for name, value in (("initial", initial), ("least", least), ("most", most)):
+    def __init__(self, initial: int = 10, *, min_limit: int = 1, max_limit: int = 1000, gradient: bool = False) -> None:
+        for name, value in (("initial", initial), ("min_limit", min_limit), ("max_limit", max_limit)):
             if isinstance(value, bool) or not isinstance(value, int):
                 raise TypeError(f"{name} must be a whole number, got {value!r}; for a fixed limit use CapacityLimiter")
-        if not 1 <= least <= initial <= most:
+        if not 1 <= min_limit <= initial <= max_limit:
             raise ValueError(
-                f"least, initial and most must be 1 or more and in this order, got {least}, {initial} and {most}; "
-                "lower `least` or raise `most`"
+                "min_limit, initial and max_limit must be 1 or more and in this order, "
+                f"got {min_limit}, {initial} and {max_limit}; lower `min_limit` or raise `max_limit`"
             )
         super().__init__(initial)
-        self._least, self._most, self._gradient = least, most, Gradient() if gradient else None
+        self._min_limit, self._max_limit, self._gradient = min_limit, max_limit, Gradient() if gradient else None
         self._level = float(initial)  # the limit before rounding down
-        self._cut_at = -math.inf  # only a call that started after the last cut may cut again, or let it grow
+        self._cut_at = -math.inf  # only calls that started after the last cut may change the limit again
         self._refusals = self._cuts = 0
-        self._slow = 1.0  # gradient: how many times slower than at its best the provider was lately
-        self._instant, self._used_up = -math.inf, False  # when calls ended last, and whether all slots were taken then
+        self._slow = 1.0  # gradient: the latest slowdown
+        self._instant, self._used_up = -math.inf, False  # when calls last ended, and whether all slots were taken then
         self._restart()
 
     def observe(
         self, started: float, finished: float, *, refused: bool = False, per_token: float | None = None
     ) -> None:
-        """Report an attempt, while its slot is held or right after: when it ran, and how it went.
+        """Report an attempt, while its slot is held or right after: when it ran, and how it ended.
 
-        `refused`: the provider had no room for it. A refusal that says when to come back is about a rate, and better
-        left to `Retries`, which paces everybody; do not report it. `per_token`: seconds per output token.
+        `refused`: the provider was overloaded. Do not report a refusal with a `Retry-After`: that is about a rate, and
+        `Retries` handles it by pausing all calls. `per_token`: seconds per output token.
         """
-        if self._limit != int(self._level):  # somebody has turned the knob
+        if self._limit != int(self._level):  # `limit` was assigned
             if self._limit == 0:
                 return
-            self._level = float(min(max(self._limit, self._least), self._most))
+            self._level = float(min(max(self._limit, self._min_limit), self._max_limit))
             self._restart()
         current = started >= self._cut_at
         self._refusals += refused
@@ -107,17 +113,17 @@ class AdaptiveLimiter(CapacityLimiter):
     def _restart(self) -> None:
         self._ceiling = self._first = math.inf
         self._pace = self._fastest()  # slots per success at and above the ceiling
-        self._calm = True  # a call has succeeded since the last cut
+        self._calm = True  # whether a call has succeeded since the last cut
 
     def _remember_ceiling(self) -> None:
-        """What was in flight, the refused one excepted, was taken; half of the first ceiling if we are collapsing."""
+        """Set the ceiling to the accepted calls in flight; in a collapse, to half of the first ceiling at least."""
         taken = float(max(1, min(self._in_flight - 1, self._level)))
         if self._calm:
             self._first = taken
         self._ceiling = max(taken, self._first / 2)
 
     def _cut(self, share: float, now: float) -> None:
-        self._level = max(float(self._least), self._level * share)
+        self._level = max(float(self._min_limit), self._level * share)
         self._cut_at, self._calm, self._pace = now, False, 1 / CALM
         self._cuts += 1
         if self._gradient is not None:
@@ -125,7 +131,7 @@ class AdaptiveLimiter(CapacityLimiter):
             self._slow = 1.0
 
     def _is_used_up(self, started: float, finished: float) -> bool:
-        """Whether calls took all slots; for those that end in one instant, when the first of them did."""
+        """Whether all slots were in use; for calls that end simultaneously, when the first of them ended."""
         if not abs(finished - self._instant) <= INSTANT * (finished - started):
             self._instant, self._used_up = finished, self._in_flight + 1 >= int(self._level)
         return self._used_up
@@ -136,10 +142,10 @@ class AdaptiveLimiter(CapacityLimiter):
         else:
             self._level += self._pace
             self._pace = min(self._fastest(), self._pace * 2 ** (1 / CALM))
-        self._level = min(float(self._most), self._level)
+        self._level = min(float(self._max_limit), self._level)
 
     def _fastest(self) -> float:
-        """Slots per success: 1 doubles the limit in each round; half of it where latency tells, which is later."""
+        """Slots per success: 1 doubles the limit each round; half of that with the gradient, which reacts later."""
         return 1.0 if self._gradient is None else 0.5
 
     def _apply(self) -> None:
@@ -147,7 +153,7 @@ class AdaptiveLimiter(CapacityLimiter):
             self.limit = int(self._level)
 
     def statistics(self) -> AdaptiveStatistics:
-        """Return what the limiter is doing now, its peaks, and what it has learned."""
+        """Return the limiter's current state, its peaks, and what it has learned."""
         return AdaptiveStatistics(
             self._in_flight, self._limit, len(self._waiters), self._peak_in_flight, self._peak_queue,
             self._ceiling, self._refusals, self._cuts,
@@ -157,3 +163,44 @@ class AdaptiveLimiter(CapacityLimiter):
         ceiling = "no ceiling met" if self._ceiling == math.inf else f"ceiling {self._ceiling:g}"
         cuts = "1 cut" if self._cuts == 1 else f"{self._cuts} cuts"
         return f"{super().__repr__()[:-1]}; {ceiling}, {self._refusals} refusals, {cuts}>"
+
+
+class Gradient:
+    """Measures how many times slower than its best a provider has become.
+
+    >>> gradient = Gradient()
+    >>> [gradient.slowdown(seconds=2.0, per_token=0.01) for _ in range(20)][-2:]
+    [None, 1.0]
+    >>> [gradient.slowdown(seconds=6.0, per_token=0.03) for _ in range(20)][-1]
+    2.994...
+    """
+
+    __slots__ = ("_best", "_count", "_seconds", "_tokens")
+
+    def __init__(self) -> None:
+        self._best = math.nan  # seconds per token
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin a new window: measurements from before a change of the limit say nothing about the time after."""
+        self._count, self._seconds, self._tokens = 0, 0.0, 0.0
+
+    def slowdown(self, seconds: float, per_token: float | None) -> float | None:
+        """Record one answer; return the slowdown if it completes a window, else None."""
+        if per_token is None or not 0 < per_token < math.inf or not 0 < seconds < math.inf:
+            return None
+        self._count, self._seconds, self._tokens = (
+            self._count + 1,
+            self._seconds + seconds,
+            self._tokens + seconds / per_token,
+        )
+        if self._count < WINDOW:
+            return None
+        recent = self._seconds / self._tokens
+        best = recent if math.isnan(self._best) else self._best
+        self._best = min(recent, best + DRIFT * (recent - best))
+        self.restart()
+        return recent / self._best
+
+    def __repr__(self) -> str:
+        return f"<Gradient: at best {self._best:.3g} s per token, {self._count} of {WINDOW} answers in the window>"

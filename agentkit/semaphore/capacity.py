@@ -1,11 +1,11 @@
-"""Bounding how many run at once: a semaphore that can be resized and watched.
+"""Limiting how many calls run at once: a semaphore you can resize and inspect.
 
 What it holds: `CapacityLimiter`, its `LimiterStatistics`, and `QueueFull`.
-Guarantees: first come, first served; a slot is never lost, doubled or taken by a latecomer, whoever is cancelled
-and whenever; at most `limit` holders, except right after `limit` was lowered, when nobody is interrupted.
-Strategy: a released slot is handed to the longest waiter in the same step, so nobody can overtake between the
-release and the waiter's waking up. (Leaving it free until the waiter wakes is how older asyncio and anyio
-semaphores lost wake-ups.) One event loop at a time; not for threads.
+Guarantees: first come, first served; no slot is ever lost, granted twice or taken out of turn, whenever a waiter or
+holder is cancelled; at most `limit` holders, except after `limit` was lowered, because holders are not interrupted.
+Strategy: `release` hands the slot to the longest waiter in the same step, so no other task can take it before the
+waiter resumes. (Leaving the slot free until the waiter resumes is how older asyncio and anyio semaphores lost
+wake-ups.) Use one event loop at a time; not thread-safe.
 Opened by notebook 07; notebook 01 uses it.
 """
 
@@ -22,27 +22,27 @@ __all__ = ["CapacityLimiter", "LimiterStatistics", "QueueFull"]
 
 
 class QueueFull(RuntimeError):
-    """A bounded queue refuses one more waiter. Remedy: shed the work, or try again later."""
+    """A bounded queue has no room for another waiter. Remedy: shed the work, or try again later."""
 
 
 @dataclass(frozen=True, slots=True)
 class LimiterStatistics:
-    """A limiter at one instant."""
+    """A snapshot of a limiter."""
 
     in_flight: int
-    """Slots taken now."""
+    """Slots in use now."""
     limit: float
-    """Slots there are; `math.inf` where there is no limit."""
+    """Number of slots; `math.inf` for no limit."""
     queue_depth: int
     """Callers waiting for a slot now."""
     peak_in_flight: int
-    """The most slots ever taken at once."""
+    """The most slots that have been in use at once."""
     peak_queue_depth: int
-    """The most callers that ever waited at once."""
+    """The most callers that have waited at once."""
 
 
 class CapacityLimiter:
-    """A semaphore that can be resized and watched: at most `limit` holders at once.
+    """A semaphore you can resize and inspect: at most `limit` holders at once.
 
     >>> async def main():
     ...     limiter = CapacityLimiter(2)
@@ -51,10 +51,10 @@ class CapacityLimiter:
     >>> asyncio.run(main())
     <CapacityLimiter 0 of 2 in flight, 0 waiting>
 
-    It takes the place of an `asyncio.Semaphore` (`async with`, `acquire`, `release`, `locked`). Raising `limit` admits
-    waiters at once; lowering it takes effect as holders leave; 0 admits nobody until it is raised; None is no limit.
-    With `max_queue`, a caller that would have to wait behind that many others gets `QueueFull` instead.
-    It bounds how many run at the same time, not how many start per minute: for that see `RateLimiter`.
+    It replaces `asyncio.Semaphore` (`async with`, `acquire`, `release`, `locked`). Raising `limit` admits waiters
+    immediately; lowering it takes effect as holders release their slots; 0 admits no caller until you raise it; None
+    means no limit. With `max_queue`, a caller that would wait behind that many others gets `QueueFull` instead. It
+    limits how many calls run at the same time, not how many start per minute; for that, see `RateLimiter`.
     """
 
     __slots__ = ("_in_flight", "_limit", "_listeners", "_max_queue", "_peak_in_flight", "_peak_queue", "_waiters",
@@ -62,18 +62,18 @@ class CapacityLimiter:
 
     def __init__(self, limit: int | None, *, max_queue: int | None = None) -> None:
         self._limit = _whole("limit", limit, "0 to admit nobody, None for no limit")
-        self._max_queue = _whole("max_queue", max_queue, "0 to refuse whoever would wait, None for no bound")
-        self._in_flight = 0  # slots taken, those just handed to a waiter that has not woken up yet included
-        # who waits; non-empty only while all slots are taken
+        self._max_queue = _whole("max_queue", max_queue, "0 to refuse callers that would wait, None for no bound")
+        self._in_flight = 0  # including slots handed to a waiter that has not resumed yet
+        # the queue of waiters; non-empty only while all slots are in use
         self._waiters: OrderedDict[asyncio.Future[None], None] = OrderedDict()
         self._peak_in_flight = self._peak_queue = 0
         self.contended = False
-        """Whether a holder should give its slot up before its next piece of work: others wait, or the limit fell."""
+        """Whether a holder should release its slot between two pieces of work: others wait, or `limit` was lowered."""
         self._listeners: list[Callable[[], None]] = []
 
     @property
     def limit(self) -> float:
-        """Slots there are; assign to it at any time."""
+        """Number of slots; assign at any time."""
         return self._limit
 
     @limit.setter
@@ -88,19 +88,19 @@ class CapacityLimiter:
         return bool(self._waiters) or self._in_flight >= self._limit
 
     def acquire_nowait(self) -> bool:
-        """Take a slot if one is free; return whether it was. Never waits, never overtakes a waiter."""
+        """Take a slot if one is free; return whether it did. Never waits and never overtakes a waiter."""
         if self._waiters or self._in_flight >= self._limit:
             return False
         self._take()
         return True
 
     def acquire_anyway(self) -> None:
-        """Take a slot even if none is free: for work that goes on unasked, such as a thread nobody waits for."""
+        """Take a slot even if none is free: for work already running, such as a thread that outlived its timeout."""
         self._take()
         self._consider()
 
     async def acquire(self) -> bool:
-        """Take a slot, waiting for one in the order of arrival; returns True, as a semaphore does."""
+        """Take a slot, waiting in FIFO order if necessary; returns True, as `asyncio.Semaphore` does."""
         if self.acquire_nowait():
             return True
         if len(self._waiters) >= self._max_queue:
@@ -119,13 +119,13 @@ class CapacityLimiter:
             if turn.cancelled():
                 self._waiters.pop(turn, None)
                 self._consider()
-            else:  # cancelled after the slot was handed over, before waking up: pass it on
+            else:  # cancelled after it was given the slot, before resuming: pass the slot on
                 self.release()
             raise
         return True
 
     def release(self) -> None:
-        """Give a slot back; the longest waiter has it from this moment on."""
+        """Release a slot; the longest waiter gets it immediately."""
         if self._in_flight <= 0:
             raise RuntimeError(f"{self!r}: release without acquire; use `async with limiter:` to pair them")
         self._in_flight -= 1
@@ -133,13 +133,13 @@ class CapacityLimiter:
             self._admit()
 
     def statistics(self) -> LimiterStatistics:
-        """Return what the limiter is doing now, and its peaks so far."""
+        """Return the limiter's current state and its peaks."""
         return LimiterStatistics(
             self._in_flight, self._limit, len(self._waiters), self._peak_in_flight, self._peak_queue
         )
 
     def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call `listener()` after every change of `limit`; returns a function that ends the subscription."""
+        """Call `listener()` after every change of `limit`; returns a function that unsubscribes it."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
@@ -151,7 +151,7 @@ class CapacityLimiter:
     def _admit(self) -> None:
         while self._waiters and self._in_flight < self._limit:
             turn, _ = self._waiters.popitem(last=False)
-            if not turn.cancelled():  # a cancelled one has not woken up yet to leave the queue by itself
+            if not turn.cancelled():  # a cancelled waiter removes itself only when it resumes
                 self._take()
                 turn.set_result(None)
         self._consider()
@@ -173,7 +173,7 @@ class CapacityLimiter:
 
 
 def _whole(name: str, value: float | None, remedy: str) -> float:
-    """Check a count; None stands for no bound."""
+    """Check a count; None means no limit."""
     if value is None:
         return math.inf
     if isinstance(value, bool) or not (isinstance(value, int) or value == math.inf):

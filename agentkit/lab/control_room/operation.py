@@ -45,7 +45,7 @@ class _SwitchableLimiter(AdaptiveLimiter):
     __slots__ = ("adaptive",)
 
     def __init__(self, limit: int) -> None:
-        super().__init__(limit, most=max(1000, limit))
+        super().__init__(limit, max_limit=max(1000, limit))
         self.adaptive = False
 
     def observe(self, started: float, finished: float, **what: Any) -> None:
