@@ -104,7 +104,7 @@ class RateLimiter:
         answer, instructions = getattr(agent, "max_tokens", None), getattr(agent, "instructions", "")
         return self.estimate(task) + (answer or 0) + math.ceil(len(instructions) / 4)
 
-    # -- acquiring -----------------------------------------------------------------------------------------------
+    # -- acquiring ------------------------------------------------------------------------------------------------
 
     def delay(self, tokens: float = 0) -> float:
         """Lower bound, in seconds, for the wait of a call made now; 0 if it could start. Reserves nothing."""
