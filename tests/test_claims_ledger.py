@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agentkit.lab.claims import KINDS, VERDICTS, Claim, claim, ledger, surprising
+from agentkit.lab.claims import KINDS, VERDICTS, ClaimRecord, claim, ledger, surprising
 from agentkit.lab.data import data_path
 
 FOLDER = Path(__file__).parent / "claims"
@@ -39,13 +39,13 @@ def code_lines(node: ast.FunctionDef) -> int:
     return len([line for line in source if line.strip()]) - 2  # nor the decorator
 
 
-def test_Ledger_file_has_the_columns_in_order():
+def test_ClaimLedger_file_has_the_columns_in_order():
     """The columns are those a reader of the file is promised."""
     with data_path("claims.csv").open(encoding="utf-8", newline="") as file:
         assert next(csv.reader(file)) == COLUMNS
 
 
-def test_Ledger_has_an_experiment_for_every_row_and_a_row_for_every_experiment():
+def test_ClaimLedger_has_an_experiment_for_every_row_and_a_row_for_every_experiment():
     """Ids and themes match one to one, so nothing is stated untested and nothing is tested unstated."""
     in_tests = Counter((theme, id) for theme, id, _ in experiments())
     in_file = Counter((row.theme, row.id) for row in ledger())
@@ -54,7 +54,7 @@ def test_Ledger_has_an_experiment_for_every_row_and_a_row_for_every_experiment()
     assert len({row.id for row in ledger()}) == len(ledger())
 
 
-def test_Ledger_rows_are_complete():
+def test_ClaimLedger_rows_are_complete():
     """Only the last column may be empty; verdict, kind and theme come from their lists; ids are short names."""
     for row in ledger():
         assert all(getattr(row, name).strip() for name in COLUMNS[:-1]), row.id
@@ -63,13 +63,13 @@ def test_Ledger_rows_are_complete():
         assert set(row.versions.split()) <= {"3.11", "3.12", "3.13"}, row.id
 
 
-def test_Ledger_has_at_least_75_exact_rows_and_every_theme():
+def test_ClaimLedger_has_at_least_75_exact_rows_and_every_theme():
     """The size that was promised, and no theme forgotten."""
     assert len(ledger().where(kind="exact")) >= 75
     assert {row.theme for row in ledger()} == set(THEMES)
 
 
-def test_Ledger_evidence_is_one_line_with_a_figure():
+def test_ClaimLedger_evidence_is_one_line_with_a_figure():
     """An exact row gives a figure to compare; a ratio or a chance is put in words."""
     words = re.compile(r"\d|none|\btwo\b|\bthree\b|aabb|AABB")
     for row in ledger():
@@ -78,13 +78,13 @@ def test_Ledger_evidence_is_one_line_with_a_figure():
     assert [row.id for row in ledger().where(kind="exact") if not words.search(row.evidence)] == []
 
 
-def test_Ledger_surprising_rows_are_ranked_one_to_ten():
+def test_ClaimLedger_surprising_rows_are_ranked_one_to_ten():
     """Ten ranks, each given once, all to rows that are exact on every Python."""
     assert [row.surprising for row in surprising()] == [str(rank) for rank in range(1, 11)]
     assert {row.kind for row in surprising()} == {"exact"}
 
 
-def test_Ledger_experiments_are_short_documented_and_can_fail():
+def test_ClaimLedger_experiments_are_short_documented_and_can_fail():
     """Each has one sentence that says what is seen, an assertion, and few enough lines to be read in a lesson."""
     lengths = []
     for _, id, node in experiments():
@@ -97,7 +97,7 @@ def test_Ledger_experiments_are_short_documented_and_can_fail():
     assert sorted(lengths)[len(lengths) // 2][0] <= 15
 
 
-def test_Ledger_experiments_neither_sleep_nor_skip_by_the_clock():
+def test_ClaimLedger_experiments_neither_sleep_nor_skip_by_the_clock():
     """No wall-clock sleep but the 10 microseconds in which a busy thread gives way."""
     sleeps = [
         line.strip()
@@ -139,7 +139,7 @@ def test_claim_check_fails_when_the_verdict_is_wrong():
     """An experiment that no longer shows its verdict raises, it does not report."""
     row = claim("gather-order")
 
-    class Wrong(Claim):
+    class Wrong(ClaimRecord):
         __slots__ = ()
 
         @property
@@ -153,28 +153,28 @@ def test_claim_check_fails_when_the_verdict_is_wrong():
         Wrong(**{name: getattr(row, name) for name in COLUMNS}).check()
 
 
-def test_Claim_experiment_says_where_the_tests_are_when_they_are_missing():
+def test_ClaimRecord_experiment_says_where_the_tests_are_when_they_are_missing():
     """An installed wheel has no tests: the error says where they are, and the HTML shows the row without them."""
-    row = Claim(**{name: "nowhere" if name == "theme" else getattr(claim("sem-rpm"), name) for name in COLUMNS})
+    row = ClaimRecord(**{name: "nowhere" if name == "theme" else getattr(claim("sem-rpm"), name) for name in COLUMNS})
     with pytest.raises(FileNotFoundError, match="under tests/claims"):
         _ = row.experiment
     assert "under tests/claims" in row._repr_html_()
 
 
-def test_Ledger_where_refuses_unknown_columns():
+def test_ClaimLedger_where_refuses_unknown_columns():
     """A mistyped column is an error that lists the columns, not an empty answer."""
     with pytest.raises(ValueError, match="got 'topic'; use one of id, claim"):
         ledger().where(topic="locks")
 
 
-def test_Ledger_html_is_a_table_of_its_rows():
+def test_ClaimLedger_html_is_a_table_of_its_rows():
     """Ten rows, each with the claim, the verdict, the evidence and the id."""
     html = surprising()._repr_html_()
     assert html.count("<tr>") == 11
     assert all(f"<td>{row.id}</td>" in html for row in surprising())
 
 
-def test_Ledger_frame_has_a_row_per_claim():
+def test_ClaimLedger_frame_has_a_row_per_claim():
     """The frame is indexed by id; without pandas the ledger is still a tuple."""
     pandas = pytest.importorskip("pandas")
     frame = ledger().frame()

@@ -15,7 +15,7 @@ import pytest
 
 from agentkit import CapacityLimiter, Outcome, ParallelAgentExecutor, RateLimiter, Reply, Report, Usage, plots, span
 from agentkit.lab.loops.virtual import simulate
-from agentkit.lab.provider.call_log import Call, Log
+from agentkit.lab.provider.call_log import CallLog, CallRecord
 from agentkit.plots import bars, events
 from agentkit.report.outcome import Attempt, Span
 
@@ -138,12 +138,14 @@ def through_a_pipeline(waits: list[tuple[str, float, float]]) -> Report:
     return Report([Outcome(0, "item", "success", started=0.0, finished=10.0, spans=spans)])
 
 
-def logged(*calls: tuple[float, float, int, int]) -> Log:
+def logged(*calls: tuple[float, float, int, int]) -> CallLog:
     """A provider's log of calls `(arrived, finished, status, tokens)`."""
-    log = Log()
+    log = CallLog()
     for i, (arrived, finished, status, tokens) in enumerate(calls):
         charged = tokens if status == 200 else 0
-        log.append(Call(i, arrived, status=status, finished=finished, prompt_tokens=tokens, charged_tokens=charged))
+        log.append(
+            CallRecord(i, arrived, status=status, finished=finished, prompt_tokens=tokens, charged_tokens=charged)
+        )
     return log
 
 
@@ -519,7 +521,7 @@ def test_outcomes_never_hides_the_right_result() -> None:
 
 def test_storm_reads_reports_and_provider_logs() -> None:
     """A report's attempts, records of a provider and plain rows give the same picture."""
-    calls = Log([Call(i, at, retry=retry) for i, (at, retry) in enumerate(STORM)])
+    calls = CallLog([CallRecord(i, at, retry=retry) for i, (at, retry) in enumerate(STORM)])
     assert repr(plots.storm(calls)) == repr(plots.storm(STORM))
     by_retry = plots.storm(run_of_fourteen()).facts["by_retry"]
     assert by_retry == {0: 14, 1: 1}

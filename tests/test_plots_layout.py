@@ -17,7 +17,7 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from agentkit import Outcome, Reply, Report, Usage, plots
-from agentkit.lab.provider.call_log import Call
+from agentkit.lab.provider.call_log import CallRecord
 from agentkit.plots import spans
 from agentkit.plots.style import plain
 from agentkit.report.outcome import Attempt, Span
@@ -96,7 +96,7 @@ OTHERS: dict[str, Callable[[], plots.Chart]] = {
     "side by side": lambda: plots.side_by_side(
         run_of(300, 1), run_of(300, 1200), Report([]), run_of(9, statuses=("failed",)), labels=["a", LONG, "none", "b"]
     ),
-    "one side": lambda: plots.side_by_side([Call(1, 2.0, status=429, finished=2.0)]),
+    "one side": lambda: plots.side_by_side([CallRecord(1, 2.0, status=429, finished=2.0)]),
     "queues": lambda: plots.queue_depth(*(run_of(40, n, statuses=STATUSES) for n in (2, 4, 8, 16))),
     "latencies": lambda: plots.latency(run_of(90), run_of(50, 3), run_of(0), of="waited", labels=["a", LONG, "none"]),
     "cost with prices": lambda: plots.cost(run_of(30), prices=(2.5, 10.0), budget=0.01),

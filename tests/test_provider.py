@@ -494,7 +494,7 @@ def test_Provider_log_is_bounded_and_a_frame() -> None:
     frame = provider.log.to_frame()
     assert list(frame["number"]) == [3, 4, 5]
     assert set(frame["outcome"]) == {"ok"}
-    assert repr(provider.log) == "<Log of 3 calls>"
+    assert repr(provider.log) == "<CallLog of 3 calls>"
 
 
 def test_Provider_subscribe_hears_of_every_end() -> None:

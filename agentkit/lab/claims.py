@@ -28,7 +28,7 @@ from agentkit.lab.data import data_path
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Claim", "Ledger", "claim", "ledger", "surprising"]
+__all__ = ["ClaimLedger", "ClaimRecord", "claim", "ledger", "surprising"]
 
 Test = TypeVar("Test", bound=Callable[..., Any])
 
@@ -39,7 +39,7 @@ _COLUMNS = "id, claim, commonly_said, verdict, evidence, kind, source, versions,
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class ClaimRecord:
     """One row of the ledger: a sentence people say, and what an experiment says of it.
 
     >>> claim("sem-rpm")
@@ -110,23 +110,23 @@ class Claim:
         return f"<table>{cells}</table>{code}"
 
 
-class Ledger(tuple[Claim, ...]):
+class ClaimLedger(tuple[ClaimRecord, ...]):
     """Claims in a row: a tuple that narrows itself, and shows itself as a table.
 
     >>> ledger().where(theme="locks", verdict="caveat")
-    <Ledger: 7 claims, 0 false, 7 with a caveat, 0 hold>
+    <ClaimLedger: 7 claims, 0 false, 7 with a caveat, 0 hold>
     >>> ledger().where(theme="locks")[0].id
     'async-counter'
     """
 
     __slots__ = ()
 
-    def where(self, **columns: str) -> Ledger:
+    def where(self, **columns: str) -> ClaimLedger:
         """The claims whose columns have these values: `where(theme="locks", verdict="false")`."""
-        unknown = sorted(columns.keys() - {f.name for f in fields(Claim)})
+        unknown = sorted(columns.keys() - {f.name for f in fields(ClaimRecord)})
         if unknown:
             raise ValueError(f"where takes names of columns, got {unknown[0]!r}; use one of {_COLUMNS}")
-        return Ledger(row for row in self if all(getattr(row, name) == value for name, value in columns.items()))
+        return ClaimLedger(row for row in self if all(getattr(row, name) == value for name, value in columns.items()))
 
     def frame(self) -> pd.DataFrame:
         """The claims as a pandas frame, one row each, indexed by id."""
@@ -136,7 +136,7 @@ class Ledger(tuple[Claim, ...]):
 
     def __repr__(self) -> str:
         false, caveat, holds = (sum(row.verdict == verdict for row in self) for verdict in VERDICTS)
-        return f"<Ledger: {len(self)} claims, {false} false, {caveat} with a caveat, {holds} hold>"
+        return f"<ClaimLedger: {len(self)} claims, {false} false, {caveat} with a caveat, {holds} hold>"
 
     def _repr_html_(self) -> str:
         """One line per claim: what is said, the verdict, the evidence."""
@@ -149,17 +149,17 @@ class Ledger(tuple[Claim, ...]):
 
 
 @functools.cache
-def ledger() -> Ledger:
+def ledger() -> ClaimLedger:
     """Every claim, in the order of the file: by theme, then as a course would meet them.
 
     >>> len(ledger()) > 100
     True
     """
     with data_path("claims.csv").open(encoding="utf-8", newline="") as file:
-        return Ledger(Claim(**row) for row in csv.DictReader(file))
+        return ClaimLedger(ClaimRecord(**row) for row in csv.DictReader(file))
 
 
-def claim(id: str) -> Claim:
+def claim(id: str) -> ClaimRecord:
     """The claim of that id.
 
     >>> claim("self-wait").verdict
@@ -177,13 +177,13 @@ def claim(id: str) -> Claim:
     raise KeyError(f"no claim {id!r} in the ledger; " + (f"did you mean {near[0]!r}?" if near else "see ledger()"))
 
 
-def surprising() -> Ledger:
+def surprising() -> ClaimLedger:
     """The ten claims that most readers get wrong, the most surprising first.
 
     >>> [row.surprising for row in surprising()]
     ['1', '2', '3', '4', '5', '6', '7', '8', '9', '10']
     """
-    return Ledger(sorted((row for row in ledger() if row.surprising), key=lambda row: int(row.surprising)))
+    return ClaimLedger(sorted((row for row in ledger() if row.surprising), key=lambda row: int(row.surprising)))
 
 
 @functools.cache
@@ -199,4 +199,6 @@ def _experiments(theme: str) -> dict[str, Callable[[], None]]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return {test.claim.id: test for test in vars(module).values() if isinstance(getattr(test, "claim", None), Claim)}
+    return {
+        test.claim.id: test for test in vars(module).values() if isinstance(getattr(test, "claim", None), ClaimRecord)
+    }

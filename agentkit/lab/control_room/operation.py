@@ -24,7 +24,7 @@ from agentkit.executor.run import Run
 from agentkit.lab.control_room.knobs import MEAN_OUTPUT, RETRIES, Knobs
 from agentkit.lab.control_room.snapshot import AttemptBar, Snapshot
 from agentkit.lab.loops.virtual import simulate
-from agentkit.lab.provider.call_log import Call
+from agentkit.lab.provider.call_log import CallRecord
 from agentkit.lab.provider.provider import Provider
 from agentkit.limits import RateLimiter
 from agentkit.report import Report, percentile
@@ -174,7 +174,7 @@ class Operation:
         self._lane_count += 1
         return self._lane_count - 1
 
-    def _bill(self, call: Call) -> None:
+    def _bill(self, call: CallRecord) -> None:
         if call.output_tokens:
             self._input, self._output = self._input + call.prompt_tokens, self._output + call.output_tokens
 

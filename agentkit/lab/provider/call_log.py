@@ -1,6 +1,6 @@
 """What the provider saw: one row per call, and the sums.
 
-What it holds: `Call`, `Log`, `ProviderStatistics`, and `Epoch`, which keeps the books of one run.
+What it holds: `CallRecord`, `CallLog`, `ProviderStatistics`, and `ProviderState`, which keeps the books of one run.
 Guarantee: rows in the order of arrival; a log keeps the latest `log_size` calls and grows no further.
 `arrivals == accepted + refused` and `accepted == completed + abandoned + in_flight + queue_depth`, at every instant.
 Opened by notebook 08.
@@ -16,14 +16,14 @@ from typing import Any
 from agentkit.lab.provider.quota import Limits, Quota
 from agentkit.semaphore import CapacityLimiter
 
-__all__ = ["Call", "Epoch", "Log", "ProviderStatistics"]
+__all__ = ["CallLog", "CallRecord", "ProviderState", "ProviderStatistics"]
 
 
 _REMEMBERED = 10_000  # distinct requests whose repeats are told apart
 
 
 @dataclass(slots=True)
-class Call:
+class CallRecord:
     """One call, filled in as it goes along. Times are the loop's seconds; None until they come."""
 
     number: int
@@ -58,17 +58,17 @@ class Call:
     """Tokens charged on arrival."""
 
 
-class Log(deque[Call]):
+class CallLog(deque[CallRecord]):
     """The latest calls, oldest first. `to_frame()` makes a pandas frame of them."""
 
     def to_frame(self) -> Any:
-        """One row per call, one column per field of `Call`."""
+        """One row per call, one column per field of `CallRecord`."""
         import pandas as pd
 
-        return pd.DataFrame([asdict(call) for call in list(self)], columns=list(Call.__slots__))
+        return pd.DataFrame([asdict(call) for call in list(self)], columns=list(CallRecord.__slots__))
 
     def __repr__(self) -> str:
-        return f"<Log of {len(self)} calls>"
+        return f"<CallLog of {len(self)} calls>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +103,13 @@ class ProviderStatistics:
     """Tokens that could be accepted now; infinite without a limit."""
 
 
-class Epoch:
+class ProviderState:
     """All that begins anew when the provider meets a new clock."""
 
     def __init__(self, limits: Limits, slots: int | None, log_size: int, now: float) -> None:
         self.began = now
         self.quota, self.slots = Quota(limits, now), CapacityLimiter(slots)
-        self.log = Log(maxlen=log_size)
+        self.log = CallLog(maxlen=log_size)
         self.seen: OrderedDict[str, list[int]] = OrderedDict()
         self.refused: Counter[str] = Counter()
         self.by_retry: Counter[int] = Counter()

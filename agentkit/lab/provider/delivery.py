@@ -10,10 +10,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from agentkit.lab.provider.call_log import Call, Epoch
+from agentkit.lab.provider.call_log import CallRecord, ProviderState
 from agentkit.lab.provider.faults import Fault
 from agentkit.lab.provider.latency import Draw
-from agentkit.lab.provider.response import Reply, chat_body, chat_events, response_body, response_events, sse, to_json
+from agentkit.lab.provider.response import (
+    Completion,
+    chat_body,
+    chat_events,
+    response_body,
+    response_events,
+    sse,
+    to_json,
+)
 
 __all__ = ["Delivery", "Job", "deliver"]
 
@@ -26,9 +34,9 @@ _PAGE = b"<html><body>The service is temporarily unavailable.</body></html>"
 class Job:
     """A request that was accepted, and all that chance decided about it."""
 
-    call: Call
+    call: CallRecord
     """Its row in the log."""
-    reply: Reply
+    completion: Completion
     """What it will be told."""
     draw: Draw
     """What it will cost in tokens and seconds."""
@@ -36,7 +44,7 @@ class Job:
     """How its answer will be damaged, if at all."""
     quota: dict[str, str]
     """The rate-limit headers as they were when it was accepted."""
-    epoch: Epoch
+    epoch: ProviderState
     """The run it belongs to."""
 
 
@@ -54,11 +62,11 @@ class Delivery:
 
 def deliver(job: Job, in_flight: int) -> Delivery:
     """The answer of a job that starts with `in_flight` requests at work, itself included."""
-    reply, fault, kind = job.reply, job.fault, job.fault.kind if job.fault else ""
+    completion, fault, kind = job.completion, job.fault, job.fault.kind if job.fault else ""
     if kind == "no_usage":
-        reply = replace(reply, with_usage=False)
-    stream = reply.request.stream
-    frames = (_stream if stream else _whole)(reply, job.draw, in_flight, kind)
+        completion = replace(completion, with_usage=False)
+    stream = completion.request.stream
+    frames = (_stream if stream else _whole)(completion, job.draw, in_flight, kind)
     length = None if stream else sum(len(data or b"") for _, data in frames)
     if fault:
         frames = _damaged(frames, fault)
@@ -66,8 +74,8 @@ def deliver(job: Job, in_flight: int) -> Delivery:
     return Delivery("text/html; charset=utf-8" if kind == "wrong_content_type" else usual, length, frames)
 
 
-def _whole(reply: Reply, draw: Draw, in_flight: int, kind: str) -> Frames:
-    body = chat_body(reply) if reply.request.endpoint == "chat" else response_body(reply)
+def _whole(completion: Completion, draw: Draw, in_flight: int, kind: str) -> Frames:
+    body = chat_body(completion) if completion.request.endpoint == "chat" else response_body(completion)
     data = to_json(body)
     seconds, middle = draw.seconds(in_flight), len(data) // 2
     if kind == "malformed_json":
@@ -79,11 +87,11 @@ def _whole(reply: Reply, draw: Draw, in_flight: int, kind: str) -> Frames:
     return [(seconds, data)]
 
 
-def _stream(reply: Reply, draw: Draw, in_flight: int, kind: str) -> Frames:
-    make = chat_events if reply.request.endpoint == "chat" else response_events
+def _stream(completion: Completion, draw: Draw, in_flight: int, kind: str) -> Frames:
+    make = chat_events if completion.request.endpoint == "chat" else response_events
     if kind == "wrong_content_type":
         return [(draw.ttft, _PAGE)]
-    opening, pieces, end = make(reply)
+    opening, pieces, end = make(completion)
     if kind == "no_done":
         end = end[:-1]
     gap = draw.writing(in_flight) / max(1, len(pieces))

@@ -12,9 +12,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from agentkit.lab.provider.quota import Limits, TooMuch, go_duration
+from agentkit.lab.provider.quota import Limits, QuotaRejection, go_duration
 
-__all__ = ["ERRORS", "ApiError", "bad_request", "pretended", "rate_limited"]
+__all__ = ["ERRORS", "ApiError", "bad_request", "injected_error", "rate_limited"]
 
 _BAD = "invalid_request_error"
 _RATE = "rate_limit_exceeded"
@@ -75,32 +75,32 @@ def bad_request(message: str, param: str | None = None, code: str | None = None,
     return ApiError("bad_request", message, status=status, param=param, code=code or "invalid_value")
 
 
-def rate_limited(too_much: TooMuch, model: str) -> ApiError:
+def rate_limited(rejection: QuotaRejection, model: str) -> ApiError:
     """The 429 of a limit, in the API's own words.
 
-    >>> print(rate_limited(TooMuch("tokens", 30_000, 29_937, 385), "small").message)
+    >>> print(rate_limited(QuotaRejection("tokens", 30_000, 29_937, 385), "small").message)
     Rate limit reached for small in organization org-lab on tokens per min (TPM): Limit 30000, Used 29937,
     Requested 385. Please try again in 644ms.
     """
-    per = "requests per min (RPM)" if too_much.kind == "requests" else "tokens per min (TPM)"
-    where = f"for {model} in organization org-lab on {per}: Limit {too_much.limit}"
-    if too_much.kind == "too_large":
+    per = "requests per min (RPM)" if rejection.kind == "requests" else "tokens per min (TPM)"
+    where = f"for {model} in organization org-lab on {per}: Limit {rejection.limit}"
+    if rejection.kind == "too_large":
         advice = "The input or output tokens must be reduced in order to run successfully."
-        return ApiError("too_large", f"Request too large {where}, Requested {too_much.requested}. {advice}")
+        return ApiError("too_large", f"Request too large {where}, Requested {rejection.requested}. {advice}")
     text = (
-        f"Rate limit reached {where}, Used {too_much.used}, Requested {too_much.requested}. "
-        f"Please try again in {go_duration(too_much.wait_ms)}."
+        f"Rate limit reached {where}, Used {rejection.used}, Requested {rejection.requested}. "
+        f"Please try again in {go_duration(rejection.wait_ms)}."
     )
-    return ApiError("rate_limit" if too_much.kind == "requests" else "rate_limit_tokens", text)
+    return ApiError("rate_limit" if rejection.kind == "requests" else "rate_limit_tokens", text)
 
 
-def pretended(name: str, model: str, limits: Limits) -> tuple[ApiError, int]:
+def injected_error(name: str, model: str, limits: Limits) -> tuple[ApiError, int]:
     """The error of that name as a fault, though no limit was hit; and for a 429 the wait in ms it announces."""
     rpm, tpm = limits.requests_per_minute or 500, limits.tokens_per_minute or 30_000
     kinds = {
-        "rate_limit": TooMuch("requests", rpm, rpm, 1),
-        "rate_limit_tokens": TooMuch("tokens", tpm, tpm, 500),
-        "too_large": TooMuch("too_large", tpm, 0, tpm + 1),
+        "rate_limit": QuotaRejection("requests", rpm, rpm, 1),
+        "rate_limit_tokens": QuotaRejection("tokens", tpm, tpm, 500),
+        "too_large": QuotaRejection("too_large", tpm, 0, tpm + 1),
     }
     if name in kinds:
         return rate_limited(kinds[name], model), 0 if name == "too_large" else kinds[name].wait_ms

@@ -18,14 +18,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from agentkit.lab.provider.answers import teaching_answer
-from agentkit.lab.provider.call_log import Call, Epoch, Log, ProviderStatistics
+from agentkit.lab.provider.call_log import CallLog, CallRecord, ProviderState, ProviderStatistics
 from agentkit.lab.provider.delivery import Job
-from agentkit.lab.provider.errors import ERRORS, ApiError, pretended, rate_limited
+from agentkit.lab.provider.errors import ERRORS, ApiError, injected_error, rate_limited
 from agentkit.lab.provider.faults import Fault, Faults
 from agentkit.lab.provider.latency import Latency
-from agentkit.lab.provider.quota import Limits, TooMuch, presets
+from agentkit.lab.provider.quota import Limits, QuotaRejection, presets
 from agentkit.lab.provider.request import Request
-from agentkit.lab.provider.response import make_reply
+from agentkit.lab.provider.response import make_completion
 from agentkit.limits import estimate_tokens
 
 if TYPE_CHECKING:
@@ -74,12 +74,12 @@ class Provider:
         self._latency = latency or Latency.preset(presets("rate_limits.json")[preset]["latency"])
         self._faults = faults or Faults()
         self.preset, self.seed, self.answer, self.models = preset, seed, answer, tuple(models)
-        self._log_size, self._listeners = log_size, list[Callable[[Call], None]]()
+        self._log_size, self._listeners = log_size, list[Callable[[CallRecord], None]]()
         for name, kind in (("limits", Limits), ("latency", Latency), ("faults", Faults)):
             _check(name, getattr(self, name), kind)
         self._clock: object = self  # no clock met so far
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._epoch = Epoch(self._limits, self._latency.slots, log_size, 0.0)
+        self._epoch = ProviderState(self._limits, self._latency.slots, log_size, 0.0)
 
     @property
     def limits(self) -> Limits:
@@ -113,7 +113,7 @@ class Provider:
         self._faults = faults
 
     @property
-    def log(self) -> Log:
+    def log(self) -> CallLog:
         """The latest calls; `provider.log.to_frame()` for pandas."""
         return self._epoch.log
 
@@ -121,7 +121,7 @@ class Provider:
         """What the provider is doing now, and its sums so far."""
         return self._epoch.statistics(self._time())
 
-    def subscribe(self, listener: Callable[[Call], None]) -> Callable[[], None]:
+    def subscribe(self, listener: Callable[[CallRecord], None]) -> Callable[[], None]:
         """Call `listener(call)` whenever a call has ended; returns a function that ends the subscription."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
@@ -150,16 +150,16 @@ class Provider:
 
     # What follows is called by the app, for each call: arrive, then decide, then work.
 
-    def arrive(self, endpoint: str, retry: int) -> Call:
+    def arrive(self, endpoint: str, retry: int) -> CallRecord:
         """Write a call into the log."""
         epoch = self._enter()
         epoch.arrivals += 1
         epoch.by_retry[retry] += 1
-        call = Call(epoch.arrivals, self._time(), endpoint, retry)
+        call = CallRecord(epoch.arrivals, self._time(), endpoint, retry)
         epoch.log.append(call)
         return call
 
-    def decide(self, request: Request, call: Call) -> Job:
+    def decide(self, request: Request, call: CallRecord) -> Job:
         """Accept a request, with all that chance decides about it, or raise the `ApiError` it gets."""
         epoch, now, limits = self._epoch, call.arrived, self._limits
         epoch.quota.apply(limits, now)
@@ -172,9 +172,9 @@ class Provider:
         draw = self._latency.draw(f"{self.seed}:{key}", call.prompt_tokens, estimate_tokens(text), request.max_tokens)
         cap = request.max_tokens if limits.charge == "max_tokens" and request.max_tokens else draw.output_tokens
         call.charged_tokens = call.prompt_tokens + cap * request.n
-        too_much = epoch.quota.take(call.charged_tokens, now)
-        if too_much:
-            raise self._too_much(too_much, request.model)
+        rejection = epoch.quota.take(call.charged_tokens, now)
+        if rejection:
+            raise self._rate_limited(rejection, request.model)
         fault = self._faults.choose(call.number, f"{self.seed}:fault:{fingerprint}:{repeats[0]}")
         failure = self._failure(fault, request.model)
         if failure:
@@ -182,17 +182,17 @@ class Provider:
                 epoch.quota.give_back(1, call.charged_tokens, now)
             raise failure
         repeats[1] += 1
-        reply = make_reply(request, key, now - epoch.began, text, draw.output_tokens)
+        completion = make_completion(request, key, now - epoch.began, text, draw.output_tokens)
         call.output_tokens, call.outcome = draw.output_tokens * request.n, "waiting"
         epoch.accepted += 1
         epoch.charged += call.charged_tokens
         epoch.used += call.prompt_tokens + call.output_tokens
-        return Job(call, reply, draw, fault, epoch.quota.headers(now), epoch)
+        return Job(call, completion, draw, fault, epoch.quota.headers(now), epoch)
 
-    def _too_much(self, too_much: TooMuch, model: str) -> ApiError:
-        error = rate_limited(too_much, model)
-        if too_much.kind != "too_large":  # no wait helps that one
-            error.headers |= self._epoch.quota.hint(too_much.wait_ms)
+    def _rate_limited(self, rejection: QuotaRejection, model: str) -> ApiError:
+        error = rate_limited(rejection, model)
+        if rejection.kind != "too_large":  # no wait helps that one
+            error.headers |= self._epoch.quota.hint(rejection.wait_ms)
         error.seconds = self._limits.refusal_seconds
         return error
 
@@ -200,14 +200,14 @@ class Provider:
         """The error that a fault, or a full line of waiting requests, answers with."""
         slots, bound = self._epoch.slots, self._latency.max_queue
         if fault and fault.kind in ERRORS:
-            error, wait_ms = pretended(fault.kind, model, self._limits)
+            error, wait_ms = injected_error(fault.kind, model, self._limits)
             error.headers = (self._epoch.quota.hint(wait_ms) if wait_ms else {}) | dict(fault.headers)
             return error
         if bound is not None and slots.locked() and slots.statistics().queue_depth >= bound:
             return ApiError("overloaded")
         return None
 
-    def refuse(self, call: Call, error: ApiError) -> dict[str, str]:
+    def refuse(self, call: CallRecord, error: ApiError) -> dict[str, str]:
         """Note that a call got an error; returns the rate-limit headers to send with it."""
         self._epoch.refused[error.name] += 1
         call.status, call.outcome, call.charged_tokens = error.status, error.name, 0
@@ -215,7 +215,7 @@ class Provider:
         hidden = error.status == 429 and self._limits.hint == "none"
         return {} if hidden else self._epoch.quota.headers(self._time())
 
-    def headers(self, call: Call, quota: dict[str, str]) -> dict[str, str]:
+    def headers(self, call: CallRecord, quota: dict[str, str]) -> dict[str, str]:
         """The headers of any answer to a call; its rate-limit headers are those of its arrival."""
         return {
             "x-request-id": f"req_{call.number:08d}", "openai-organization": "org-lab", "openai-version": "2020-10-01",
@@ -223,7 +223,7 @@ class Provider:
             **quota,
         }  # fmt: skip
 
-    def begin_answer(self, call: Call) -> None:
+    def begin_answer(self, call: CallRecord) -> None:
         """Note that the first byte of an answer leaves."""
         call.status, call.first_token = 200, self._time()
 
@@ -249,7 +249,7 @@ class Provider:
                 epoch.quota.give_back(0, unused, self._time())
             self._end(call)
 
-    def _end(self, call: Call) -> None:
+    def _end(self, call: CallRecord) -> None:
         call.finished = self._time()
         for listener in list(self._listeners):
             listener(call)
@@ -260,14 +260,14 @@ class Provider:
         except Exception as error:
             raise ApiError("server_error", f"The answer function raised {type(error).__name__}: {error}") from error
 
-    def _enter(self) -> Epoch:
+    def _enter(self) -> ProviderState:
         """The present run; a new one if the running loop keeps another clock than the last."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             real = type(loop).time is asyncio.BaseEventLoop.time
             clock = "the machine's" if real else loop  # all real loops share one clock, a virtual loop has its own
             if clock != self._clock:
-                self._epoch = Epoch(self._limits, self._latency.slots, self._log_size, loop.time())
+                self._epoch = ProviderState(self._limits, self._latency.slots, self._log_size, loop.time())
             self._loop, self._clock = loop, clock
         return self._epoch
 

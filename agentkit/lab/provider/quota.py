@@ -22,7 +22,7 @@ from typing import Any, Literal
 from agentkit.lab.data import data_path
 from agentkit.limits.token_bucket import TokenBucket
 
-__all__ = ["Limits", "Quota", "TooMuch", "go_duration", "presets", "settings"]
+__all__ = ["Limits", "Quota", "QuotaRejection", "go_duration", "presets", "settings"]
 
 _ROUNDING = 1e-6  # requests or tokens: what a float bucket may be off
 
@@ -96,7 +96,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class TooMuch:
+class QuotaRejection:
     """Why a quota says no."""
 
     kind: Literal["requests", "tokens", "too_large"]
@@ -136,7 +136,7 @@ class Quota:
             self._tokens = _fit(self._tokens, limits.tokens_per_minute, limits.token_quantum, now)
             self._limits = limits
 
-    def take(self, tokens: int, now: float) -> TooMuch | None:
+    def take(self, tokens: int, now: float) -> QuotaRejection | None:
         """Take one request and `tokens` tokens, or neither; return what stood in the way."""
         limits = self._limits
         if self._tokens and tokens > self._tokens.capacity:
@@ -158,7 +158,7 @@ class Quota:
         )
         assert bucket is not None
         assert limit is not None
-        return TooMuch(kind, limit, math.ceil(limit - bucket.credit(now) - _ROUNDING), wants)
+        return QuotaRejection(kind, limit, math.ceil(limit - bucket.credit(now) - _ROUNDING), wants)
 
     def give_back(self, requests: int, tokens: int, now: float) -> None:
         """Return what was charged and turned out not to be used."""

@@ -1,6 +1,6 @@
 """What leaves on the wire: answers as the two endpoints send them, whole or streamed.
 
-What it holds: `Reply`, one answer with what it cost, and the four shapes it can take: a chat completion, a chat
+What it holds: `Completion`, one answer with what it cost, and the four shapes it can take: a chat completion, a chat
 stream, a response, a response stream.
 Guarantee: the shapes of the public API, field by field; ids depend on the request alone, so runs can be compared.
 Strategy: a stream is a list of events, one list entry per piece of text; when each is sent is not decided here.
@@ -17,7 +17,16 @@ from typing import Any
 from agentkit.lab.provider.request import Request
 from agentkit.limits import estimate_tokens
 
-__all__ = ["Reply", "chat_body", "chat_events", "make_reply", "response_body", "response_events", "sse", "to_json"]
+__all__ = [
+    "Completion",
+    "chat_body",
+    "chat_events",
+    "make_completion",
+    "response_body",
+    "response_events",
+    "sse",
+    "to_json",
+]
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode  # made once: `json.dumps` would make one per call
 
@@ -26,7 +35,7 @@ EPOCH = 1_767_225_600
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class Completion:
     """An answer and what it cost."""
 
     request: Request
@@ -76,33 +85,33 @@ class Reply:
         }  # fmt: skip
 
 
-def make_reply(request: Request, key: str, created: float, text: str, output_tokens: int) -> Reply:
+def make_completion(request: Request, key: str, created: float, text: str, output_tokens: int) -> Completion:
     """An answer of `text`, ended by the request's `stop` texts and its cap."""
     for stop in request.stop:
         text = text.split(stop, 1)[0]
     cut_short = request.max_tokens is not None and estimate_tokens(text) > request.max_tokens
     if cut_short and request.max_tokens is not None:
         text = text[: 4 * request.max_tokens]
-    return Reply(request, key, EPOCH + int(created), text, cut_short, output_tokens)
+    return Completion(request, key, EPOCH + int(created), text, cut_short, output_tokens)
 
 
-def chat_body(reply: Reply) -> dict[str, Any]:
+def chat_body(completion: Completion) -> dict[str, Any]:
     """A chat completion."""
-    message: dict[str, Any] = {"role": "assistant", "content": reply.text, "refusal": None, "annotations": []}
+    message: dict[str, Any] = {"role": "assistant", "content": completion.text, "refusal": None, "annotations": []}
     choices = [
-        {"index": i, "message": message, "logprobs": None, "finish_reason": reply.finish_reason}
-        for i in range(reply.request.n)
+        {"index": i, "message": message, "logprobs": None, "finish_reason": completion.finish_reason}
+        for i in range(completion.request.n)
     ]
-    body = _chat_frame(reply, "chat.completion", choices)
-    if reply.with_usage:
-        body["usage"] = reply.usage()
+    body = _chat_frame(completion, "chat.completion", choices)
+    if completion.with_usage:
+        body["usage"] = completion.usage()
     return body
 
 
-def chat_events(reply: Reply) -> tuple[list[bytes], list[list[bytes]], list[bytes]]:
+def chat_events(completion: Completion) -> tuple[list[bytes], list[list[bytes]], list[bytes]]:
     """A chat stream: its opening, one list of events per piece of text, and its end."""
-    request, ends_with_usage = reply.request, reply.request.include_usage and reply.with_usage
-    padding = random.Random(reply.id) if request.obfuscate else None
+    request, ends_with_usage = completion.request, completion.request.include_usage and completion.with_usage
+    padding = random.Random(completion.id) if request.obfuscate else None
 
     def chunk(delta: dict[str, str], reason: str | None = None) -> list[bytes]:
         return [sse(frame) for frame in frames(delta, reason)]
@@ -110,78 +119,79 @@ def chat_events(reply: Reply) -> tuple[list[bytes], list[list[bytes]], list[byte
     def frames(delta: dict[str, str], reason: str | None) -> Iterator[dict[str, Any]]:
         for i in range(request.n):
             choice = {"index": i, "delta": delta, "logprobs": None, "finish_reason": reason}
-            frame = _chat_frame(reply, "chat.completion.chunk", [choice])
+            frame = _chat_frame(completion, "chat.completion.chunk", [choice])
             if ends_with_usage:
                 frame["usage"] = None
             if padding:
                 frame["obfuscation"] = f"{padding.getrandbits(48):012x}"[len(delta.get("content", "")) :]
             yield frame
 
-    end = chunk({}, reply.finish_reason)
+    end = chunk({}, completion.finish_reason)
     if ends_with_usage:
-        end.append(sse(_chat_frame(reply, "chat.completion.chunk", []) | {"usage": reply.usage()}))
+        end.append(sse(_chat_frame(completion, "chat.completion.chunk", []) | {"usage": completion.usage()}))
     opening = chunk({"role": "assistant", "content": ""})
-    return opening, [chunk({"content": piece}) for piece in reply.pieces], [*end, b"data: [DONE]\n\n"]
+    return opening, [chunk({"content": piece}) for piece in completion.pieces], [*end, b"data: [DONE]\n\n"]
 
 
-def _chat_frame(reply: Reply, kind: str, choices: list[Any]) -> dict[str, Any]:
+def _chat_frame(completion: Completion, kind: str, choices: list[Any]) -> dict[str, Any]:
     return {
-        "id": f"chatcmpl-{reply.id}", "object": kind, "created": reply.created, "model": reply.request.model,
-        "choices": choices, "service_tier": "default", "system_fingerprint": "fp_lab",
+        "id": f"chatcmpl-{completion.id}", "object": kind, "created": completion.created,
+        "model": completion.request.model, "choices": choices,
+        "service_tier": "default", "system_fingerprint": "fp_lab",
     }  # fmt: skip
 
 
-def response_body(reply: Reply, status: str = "", output: list[Any] | None = None) -> dict[str, Any]:
+def response_body(completion: Completion, status: str = "", output: list[Any] | None = None) -> dict[str, Any]:
     """A response; while it is streamed, one that is not complete yet."""
     done = output is None
-    status = status or ("incomplete" if reply.cut_short else "completed")
+    status = status or ("incomplete" if completion.cut_short else "completed")
     body = {
-        "id": f"resp_{reply.id}", "object": "response", "created_at": reply.created, "status": status,
-        "background": False, "error": None, "instructions": reply.request.instructions or None,
+        "id": f"resp_{completion.id}", "object": "response", "created_at": completion.created, "status": status,
+        "background": False, "error": None, "instructions": completion.request.instructions or None,
         "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
-        "max_output_tokens": reply.request.max_tokens, "metadata": {}, "model": reply.request.model,
-        "output": [_output_item(reply, status)] if output is None else output,
+        "max_output_tokens": completion.request.max_tokens, "metadata": {}, "model": completion.request.model,
+        "output": [_output_item(completion, status)] if output is None else output,
         "parallel_tool_calls": True, "previous_response_id": None, "temperature": 1.0,
         "text": {"format": {"type": "text"}}, "tool_choice": "auto", "tools": [], "top_p": 1.0,
         "truncation": "disabled",
     }  # fmt: skip
-    if not done or reply.with_usage:
-        body["usage"] = reply.usage() if done else None
+    if not done or completion.with_usage:
+        body["usage"] = completion.usage() if done else None
     return body
 
 
-def response_events(reply: Reply) -> tuple[list[bytes], list[list[bytes]], list[bytes]]:
+def response_events(completion: Completion) -> tuple[list[bytes], list[list[bytes]], list[bytes]]:
     """A response stream: its opening, one list of events per piece of text, and its end."""
     number = iter(range(10**9))
-    where = {"item_id": f"msg_{reply.id}", "output_index": 0, "content_index": 0}
+    where = {"item_id": f"msg_{completion.id}", "output_index": 0, "content_index": 0}
 
     def event(kind: str, **fields: Any) -> bytes:
         data = {"type": kind, "sequence_number": next(number), **fields}
         return f"event: {kind}\n".encode() + sse(data)
 
     empty = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
-    full, item = empty | {"text": reply.text}, _output_item(reply, "completed")
-    begun = response_body(reply, "in_progress", [])
+    full, item = empty | {"text": completion.text}, _output_item(completion, "completed")
+    begun = response_body(completion, "in_progress", [])
     opening = [
         event("response.created", response=begun),
         event("response.in_progress", response=begun),
         event("response.output_item.added", output_index=0, item=item | {"status": "in_progress", "content": []}),
         event("response.content_part.added", **where, part=empty),
     ]
-    pieces = [[event("response.output_text.delta", **where, delta=text, logprobs=[])] for text in reply.pieces]
-    last = "response.incomplete" if reply.cut_short else "response.completed"
+    pieces = [[event("response.output_text.delta", **where, delta=text, logprobs=[])] for text in completion.pieces]
+    last = "response.incomplete" if completion.cut_short else "response.completed"
     end = [
-        event("response.output_text.done", **where, text=reply.text, logprobs=[]),
+        event("response.output_text.done", **where, text=completion.text, logprobs=[]),
         event("response.content_part.done", **where, part=full),
         event("response.output_item.done", output_index=0, item=item),
-        event(last, response=response_body(reply)),
+        event(last, response=response_body(completion)),
     ]
     return opening, pieces, end
 
 
-def _output_item(reply: Reply, status: str) -> dict[str, Any]:
-    part = {"type": "output_text", "text": reply.text, "annotations": [], "logprobs": []}
-    return {"type": "message", "id": f"msg_{reply.id}", "role": "assistant", "status": status, "content": [part]}
+def _output_item(completion: Completion, status: str) -> dict[str, Any]:
+    part = {"type": "output_text", "text": completion.text, "annotations": [], "logprobs": []}
+    return {"type": "message", "id": f"msg_{completion.id}", "role": "assistant", "status": status, "content": [part]}
 
 
 def to_json(data: dict[str, Any]) -> bytes:

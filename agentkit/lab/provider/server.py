@@ -29,7 +29,7 @@ from agentkit.lab.provider.quota import presets
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-    from agentkit.lab.provider.call_log import Call
+    from agentkit.lab.provider.call_log import CallRecord
 
 __all__ = ["Server", "main"]
 
@@ -222,7 +222,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _line(call: Call) -> str:
+def _line(call: CallRecord) -> str:
     seconds = (call.finished or call.arrived) - call.arrived
     return (
         f"{call.number:>6}  {call.endpoint:<9}  retry {call.retry}  {call.status or '---'}  {call.outcome:<18} "
