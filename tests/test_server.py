@@ -336,8 +336,8 @@ with Provider("open").serve() as server:
 
 
 def test_server_command_serves_logs_and_sums_up() -> None:
-    """`python -m agentkit.lab.provider.server` prints its URL, a line per call, and its statistics when interrupted."""
-    command = [sys.executable, "-m", "agentkit.lab.provider.server", "--preset", "free", "--log"]
+    """`python -m agentkit.lab.provider` prints its URL, a line per call, and its statistics when interrupted."""
+    command = [sys.executable, "-m", "agentkit.lab.provider", "--preset", "free", "--log"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         url = process.stdout.readline().split()[1]
@@ -357,7 +357,7 @@ def test_server_command_serves_logs_and_sums_up() -> None:
 
 def test_server_command_help_explains_each_preset(capsys: pytest.CaptureFixture[str]) -> None:
     """`--help` has a line for each preset."""
-    from agentkit.lab.provider.server import main
+    from agentkit.lab.provider.__main__ import main
 
     with pytest.raises(SystemExit):
         main(["--help"])

@@ -203,7 +203,7 @@ def main() -> None:
         folder, port, other = Path(name), free_port(), free_port()
         theirs = [install(folder), "-m", "mocklimit", "serve", "--port", str(port), "--spec", str(folder / "spec.yaml")]
         theirs += ["--rate-config", str(folder / "limits.yaml"), "--log-level", "ERROR"]
-        ours = [sys.executable, "-m", "agentkit.lab.provider.server", "--preset", "tier3", "--port", str(other)]
+        ours = [sys.executable, "-m", "agentkit.lab.provider", "--preset", "tier3", "--port", str(other)]
         with process(*theirs, port=port) as mocklimit, process(*ours, port=other) as agentkit:
             rows = [(name, probe(agentkit), probe(mocklimit)) for name, probe in PROBES.items()]
     rows.append(("faults", f"{len(FAULTS)} kinds, by rate or script", "none"))  # the rest: from its documentation

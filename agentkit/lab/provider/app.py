@@ -1,55 +1,48 @@
-"""The provider's starlette app: from bytes to a decision, and from an answer back to bytes.
+"""The provider's Starlette app: from bytes to a decision, and from a completion back to bytes.
 
-What it holds: `make_app`, and the endpoint that serves chat completions and responses alike.
-Guarantee: every answer is of the API's own shape, those to wrong paths, methods and bodies too.
-Strategy: read, check, decide, wait, send. All of it is `async def`: no worker thread ever, so it runs on a virtual
-clock. A shell adds one thing to the ASGI scope: `scope["cut"]()` closes the connection without a word.
+What it holds: `make_app`, and `Endpoint`, which serves chat completions and responses alike.
+Guarantee: every answer has the API's own shape, including errors for wrong paths, methods and bodies.
+Strategy: read, check, decide, wait, send. Everything is `async def` and no worker thread is used, so it runs on a
+virtual clock. A transport adds one entry to the ASGI scope: `scope["cut"]()` closes the connection without an answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from starlette.applications import Starlette
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
-from agentkit.lab.provider.delivery import Delivery, Job, deliver
+from agentkit.lab.provider.decisions import Decisions, Job
 from agentkit.lab.provider.errors import ERRORS, ApiError, bad_request
 from agentkit.lab.provider.request import MAX_BODY, check_key, read_request
-from agentkit.lab.provider.response import EPOCH
-
-if TYPE_CHECKING:
-    from agentkit.lab.provider.provider import Provider
+from agentkit.lab.provider.response import EPOCH, Delivery, deliver
 
 __all__ = ["Endpoint", "make_app"]
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
-
-def make_app(provider: Provider) -> Starlette:
-    """The app of a provider: three paths, and errors of the API's own shape for all others."""
+def make_app(decisions: Decisions) -> Starlette:
+    """The app of a provider: three paths, and errors in the API's shape for all others."""
 
     async def models(request: HttpRequest) -> Response:
         try:
             check_key(request.headers.get("authorization", ""))
             if name := request.path_params.get("name"):
-                if name not in provider.models:
+                if name not in decisions.settings.models:
                     raise ApiError("not_found", ERRORS["not_found"][3].format(model=name[:100]))
                 return _json(_model(name))
-            return _json({"object": "list", "data": [_model(name) for name in provider.models]})
+            return _json({"object": "list", "data": [_model(name) for name in decisions.settings.models]})
         except ApiError as error:
             return _json(error.body(), error.status)
 
     routes = [
-        Route("/v1/chat/completions", Endpoint(provider, "chat"), methods=["POST"]),
-        Route("/v1/responses", Endpoint(provider, "responses"), methods=["POST"]),
+        Route("/v1/chat/completions", Endpoint(decisions, "chat"), methods=["POST"]),
+        Route("/v1/responses", Endpoint(decisions, "responses"), methods=["POST"]),
         Route("/v1/models", models),
         Route("/v1/models/{name:path}", models),
     ]
@@ -59,35 +52,34 @@ def make_app(provider: Provider) -> Starlette:
 
 
 class Endpoint:
-    """One of the two paths that answer: an ASGI app of its own, since it decides when each byte leaves."""
+    """One of the two POST paths: a raw ASGI app, because it controls when each byte leaves."""
 
-    def __init__(self, provider: Provider, name: Literal["chat", "responses"]) -> None:
-        self.provider, self.name = provider, name
+    def __init__(self, decisions: Decisions, name: Literal["chat", "responses"]) -> None:
+        self.decisions, self.name = decisions, name
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        provider, headers = self.provider, dict(scope["headers"])
+        decisions, headers = self.decisions, dict(scope["headers"])
         body = await _read(receive)
         retry = headers.get(b"x-stainless-retry-count", b"")
-        call = provider.arrive(self.name, int(retry) if retry.isdigit() else 0)
+        call = decisions.arrive(self.name, int(retry) if retry.isdigit() else 0)
         try:
-            request = read_request(
-                self.name, headers.get(b"authorization", b"").decode("latin-1"), body, provider.models
-            )
-            job = provider.decide(request, call)
+            authorization = headers.get(b"authorization", b"").decode("latin-1")
+            request = read_request(self.name, authorization, body, decisions.settings.models)
+            job = decisions.decide(request, call)
         except ApiError as error:
-            quota = provider.refuse(call, error)
+            quota_headers = decisions.refuse(call, error)
             if error.seconds:
                 await asyncio.sleep(error.seconds)
-            sent = {**provider.headers(call, quota), "content-type": "application/json", **error.headers}
+            sent = {**decisions.headers(call, quota_headers), "content-type": "application/json", **error.headers}
             await _start(send, error.status, sent, len(data := error.bytes()))
             await send({"type": "http.response.body", "body": data})
             return
-        async with provider.work(job) as in_flight:
-            await self._send(scope, send, job, deliver(job, in_flight))
+        async with decisions.work(job) as in_flight:
+            await self._send(scope, send, job, deliver(job.completion, job.draw, job.fault, in_flight))
 
-    async def _send(self, scope: Message, send: Send, job: Job, delivery: Delivery) -> None:
-        """Send the frames of a delivery, each in its time."""
+    async def _send(self, scope: Scope, send: Send, job: Job, delivery: Delivery) -> None:
+        """Send the frames of a delivery, waiting before each."""
         last = len(delivery.frames) - 1
         for index, (seconds, data) in enumerate(delivery.frames):
             if seconds:
@@ -96,14 +88,15 @@ class Endpoint:
                 scope["cut"]()
                 return
             if index == 0:
-                self.provider.begin_answer(job.call)
-                headers = {**self.provider.headers(job.call, job.quota), "content-type": delivery.content_type}
+                self.decisions.begin_answer(job.call)
+                headers = self.decisions.headers(job.call, job.quota_headers)
+                headers["content-type"] = delivery.content_type
                 await _start(send, 200, headers, delivery.length)
             await send({"type": "http.response.body", "body": data, "more_body": index < last})
 
 
 async def _read(receive: Receive) -> bytes:
-    """The body; of one that is too large, only as much as shows that it is."""
+    """The body; if it is too large, only enough of it to tell."""
     body = b""
     while True:
         message = await receive()

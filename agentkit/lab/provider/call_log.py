@@ -1,30 +1,24 @@
-"""What the provider saw: one row per call, and the sums.
+"""What the provider received: one record per call, and the totals.
 
-What it holds: `CallRecord`, `CallLog`, `ProviderStatistics`, and `ProviderState`, which keeps the books of one run.
-Guarantee: rows in the order of arrival; a log keeps the latest `log_size` calls and grows no further.
+What it holds: `CallRecord`, `CallLog`, `ProviderStatistics`.
+Guarantee: records in order of arrival; a log keeps the latest `log_size` calls, so its memory is bounded.
 `arrivals == accepted + refused` and `accepted == completed + abandoned + in_flight + queue_depth`, at every instant.
 Opened by notebook 08.
 """
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, deque
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from agentkit.lab.provider.quota import Limits, Quota
-from agentkit.semaphore import CapacityLimiter
-
-__all__ = ["CallLog", "CallRecord", "ProviderState", "ProviderStatistics"]
-
-
-_REMEMBERED = 10_000  # distinct requests whose repeats are told apart
+__all__ = ["CallLog", "CallRecord", "ProviderStatistics"]
 
 
 @dataclass(slots=True)
 class CallRecord:
-    """One call, filled in as it goes along. Times are the loop's seconds; None until they come."""
+    """One call, filled in as it proceeds. Times are the loop's seconds, None until they are known."""
 
     number: int
     """1 for the first to arrive; `x-request-id` ends with it."""
@@ -33,23 +27,23 @@ class CallRecord:
     endpoint: str = "chat"
     """`chat` or `responses`."""
     retry: int = 0
-    """How often the client had tried before, from its `x-stainless-retry-count`."""
+    """Number of earlier tries, from the client's `x-stainless-retry-count`."""
     model: str = ""
-    """The model asked for."""
+    """The model requested."""
     stream: bool = False
     """Whether the answer was streamed."""
     status: int = 0
-    """HTTP status; 0 while undecided, and for ever where the connection was cut."""
+    """HTTP status; 0 while undecided, and also at the end if the connection was cut."""
     outcome: str = "waiting"
     """`ok`, `waiting`, `abandoned` by the client, the name of an error, or the name of a fault."""
     started: float | None = None
-    """When a slot was free."""
+    """When it got a slot."""
     first_token: float | None = None
     """When the first byte of the answer left."""
     finished: float | None = None
-    """When the last byte left, or the call ended otherwise."""
+    """When the last byte left, or the call ended in some other way."""
     in_flight: int = 0
-    """Requests at work when this one started, itself included."""
+    """Requests in flight when this one started, itself included."""
     prompt_tokens: int = 0
     """Tokens of the prompt."""
     output_tokens: int = 0
@@ -59,7 +53,7 @@ class CallRecord:
 
 
 class CallLog(deque[CallRecord]):
-    """The latest calls, oldest first. `to_frame()` makes a pandas frame of them."""
+    """The latest calls, oldest first. `to_frame()` converts them to a pandas frame."""
 
     def to_frame(self) -> Any:
         """One row per call, one column per field of `CallRecord`."""
@@ -73,62 +67,31 @@ class CallLog(deque[CallRecord]):
 
 @dataclass(frozen=True, slots=True)
 class ProviderStatistics:
-    """A provider at one instant; sums count from the start of its clock."""
+    """A provider at one instant; totals count from the start of its clock."""
 
     arrivals: int
-    """Requests that came."""
+    """Requests received."""
     accepted: int
-    """Those it took on."""
+    """Requests accepted."""
     completed: int
-    """Those it answered to the end, damaged answers included."""
+    """Requests answered to the end, damaged answers included."""
     abandoned: int
-    """Those whose client left before the end; they are paid for all the same."""
+    """Requests whose client disconnected early; their tokens are charged all the same."""
     refused: Mapping[str, int]
-    """Those it turned away, by the name of the error."""
+    """Requests rejected, by the name of the error."""
     by_retry: Mapping[int, int]
-    """Arrivals by how often the client had tried before."""
+    """Arrivals by number of earlier tries."""
     in_flight: int
-    """Requests at work now."""
+    """Requests in flight now."""
     queue_depth: int
     """Requests waiting for a slot now."""
     peak_in_flight: int
-    """The most requests ever at work at once."""
+    """The most requests ever in flight at once."""
     tokens_charged: int
-    """Tokens charged on arrival of what was accepted, less what was given back."""
+    """Tokens charged on arrival of accepted requests, minus refunds."""
     tokens_used: int
     """Tokens that accepted requests cost."""
     requests_left: float
     """Requests that could be accepted now; infinite without a limit."""
     tokens_left: float
     """Tokens that could be accepted now; infinite without a limit."""
-
-
-class ProviderState:
-    """All that begins anew when the provider meets a new clock."""
-
-    def __init__(self, limits: Limits, slots: int | None, log_size: int, now: float) -> None:
-        self.began = now
-        self.quota, self.slots = Quota(limits, now), CapacityLimiter(slots)
-        self.log = CallLog(maxlen=log_size)
-        self.seen: OrderedDict[str, list[int]] = OrderedDict()
-        self.refused: Counter[str] = Counter()
-        self.by_retry: Counter[int] = Counter()
-        self.arrivals = self.accepted = self.completed = self.abandoned = self.charged = self.used = 0
-
-    def repeats(self, fingerprint: str) -> list[int]:
-        """How often an equal request arrived and was accepted; the longest unseen are forgotten."""
-        counts = self.seen.setdefault(fingerprint, [0, 0])
-        self.seen.move_to_end(fingerprint)
-        if len(self.seen) > _REMEMBERED:
-            self.seen.popitem(last=False)
-        return counts
-
-    def statistics(self, now: float) -> ProviderStatistics:
-        """The sums, and what the buckets and slots hold at `now`."""
-        slots = self.slots.statistics()
-        requests_left, tokens_left = self.quota.left(now)
-        return ProviderStatistics(
-            self.arrivals, self.accepted, self.completed, self.abandoned, dict(self.refused), dict(self.by_retry),
-            slots.in_flight, slots.queue_depth, slots.peak_in_flight, self.charged, self.used,
-            requests_left, tokens_left,
-        )  # fmt: skip

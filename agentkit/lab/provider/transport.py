@@ -1,38 +1,36 @@
-"""The in-process shell: an HTTP client's transport that carries requests to an app without a socket.
+"""The in-process transport: carries an HTTP client's requests to an app without a socket.
 
 What it holds: `InProcessTransport`, and `in_process_client`, an `AsyncOpenAI` on top of it.
-Guarantee: it behaves as a socket does: bytes arrive when they are sent, a read that takes longer than the client's
-timeout fails, closing early or cancelling stops the server's work, a cut connection is the same exception.
+Guarantee: it behaves like a socket: bytes arrive when they are sent, a read that takes longer than the client's
+timeout fails, closing early or cancelling stops the server's work, a cut connection raises the same exception.
 Strategy: the app runs in a task of its own and puts its messages in a queue; the client takes them out.
-(The stock ASGI transport collects the whole answer first and knows no timeouts.)
-It starts no thread and opens nothing, so it runs on a virtual clock.
+(The stock ASGI transport collects the whole answer first and ignores timeouts.)
+It starts no thread and opens no socket, so it runs on a virtual clock.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import httpx2
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
+    from starlette.types import ASGIApp, Message, Scope
 
 __all__ = ["InProcessTransport", "in_process_client"]
 
-Message = MutableMapping[str, Any]
-App = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
-
 
 class InProcessTransport(httpx2.AsyncBaseTransport):
-    """Carry requests to an ASGI app in this process. One transport serves any number of clients and loops."""
+    """Carries requests to an ASGI app in this process; usable by any number of clients and loops."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send a request; return as soon as the answer begins."""
+        """Send a request; return as soon as the answer starts."""
         exchange = _Exchange(request, await request.aread())
         exchange.start(self.app)
         try:
@@ -44,7 +42,7 @@ class InProcessTransport(httpx2.AsyncBaseTransport):
 
 
 class _Exchange(httpx2.AsyncByteStream):
-    """One request and its answer, between the client's task and the app's."""
+    """One request and its answer, passed between the client's task and the app's."""
 
     def __init__(self, request: httpx2.Request, body: bytes) -> None:
         self._request, self._body = request, body
@@ -52,13 +50,13 @@ class _Exchange(httpx2.AsyncByteStream):
         self._messages: asyncio.Queue[Message] = asyncio.Queue()
         self._body_sent = False
 
-    def start(self, app: App) -> None:
-        """Let the app begin, in a task of its own."""
+    def start(self, app: ASGIApp) -> None:
+        """Start the app in a task of its own."""
         self._task = asyncio.create_task(self._run(app), name="provider")
 
-    async def _run(self, app: App) -> None:
+    async def _run(self, app: ASGIApp) -> None:
         url = self._request.url
-        scope: Message = {
+        scope: Scope = {
             "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": self._request.method,
             "headers": [(name.lower(), value) for name, value in self._request.headers.raw], "scheme": url.scheme,
             "path": url.path, "raw_path": url.raw_path.split(b"?")[0], "query_string": url.query, "root_path": "",
@@ -67,14 +65,14 @@ class _Exchange(httpx2.AsyncByteStream):
         try:
             await app(scope, self._receive, self._send)
         finally:
-            self._cut()  # where the answer is complete, nobody reads this far
+            self._cut()  # not read if the answer was complete
 
     def _cut(self) -> None:
         self._messages.put_nowait({"type": "cut"})
 
     async def _receive(self) -> Message:
         if self._body_sent:
-            await asyncio.Event().wait()  # a client that leaves cancels the task; there is nothing else to hear
+            await asyncio.Event().wait()  # nothing more to receive; a client that disconnects cancels the task
         self._body_sent = True
         return {"type": "http.request", "body": self._body, "more_body": False}
 
@@ -82,7 +80,7 @@ class _Exchange(httpx2.AsyncByteStream):
         self._messages.put_nowait(message)
 
     async def next_message(self) -> Message:
-        """The app's next message, in time; a client's timeout is how long it waits for each."""
+        """The app's next message; the client's read timeout applies to each message."""
         if self._messages.empty():
             try:
                 async with asyncio.timeout(self._timeout):
@@ -107,13 +105,13 @@ class _Exchange(httpx2.AsyncByteStream):
                 yield message["body"]
 
     async def aclose(self) -> None:
-        """Stop the app's work, if it still does any."""
+        """Cancel the app's task if it is still running."""
         if not self._task.done():
             self._task.cancel()
             await asyncio.wait([self._task])
 
 
-def in_process_client(app: App, **options: Any) -> AsyncOpenAI:
+def in_process_client(app: ASGIApp, **options: Any) -> AsyncOpenAI:
     """An `AsyncOpenAI` whose requests go to an app in this process."""
     from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
