@@ -2,10 +2,10 @@
 
 What it holds: `ledger()`, every claim of `data/claims.csv`; `claim(id)`, one of them with the experiment
 that decides it; `surprising()`, the ten that most readers get wrong.
-Guarantee: each row has exactly one experiment in `tests/claims`, which asserts its verdict on the Python at
-hand; the column `versions` names those it has been seen on.
-Strategy: a row is a frozen record. Used as a decorator it marks the test that decides it; asked for its
-`experiment`, it loads that test from the checkout.
+Guarantee: each row has exactly one experiment in `tests/claims`, which asserts its verdict on the running Python;
+the column `versions` lists the Python versions on which it has passed.
+Strategy: a row is a frozen record. Used as a decorator, it marks the test that decides it; its `experiment` property
+loads that test from the checkout.
 Opened by notebook 00; cited by claim id in all the others.
 """
 
@@ -35,12 +35,11 @@ Test = TypeVar("Test", bound=Callable[..., Any])
 VERDICTS = ("false", "caveat", "holds")
 KINDS = ("exact", "version", "ratio", "chance")
 _SAYS = {"false": "is false", "caveat": "holds with a caveat", "holds": "holds"}
-_COLUMNS = "id, claim, commonly_said, verdict, evidence, kind, source, versions, theme, surprising"
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimRecord:
-    """One row of the ledger: a sentence people say, and what an experiment says of it.
+    """One row of the ledger: a common statement, and what an experiment shows.
 
     >>> claim("sem-rpm")
     <sem-rpm is false: A semaphore keeps you within a requests-per-minute limit.>
@@ -53,21 +52,21 @@ class ClaimRecord:
     claim: str
     """The sentence, as it is commonly said."""
     commonly_said: str
-    """Where one meets it, in general words."""
+    """Where you meet it, in general terms."""
     verdict: str
     """`false`, `caveat` (true, but not as meant) or `holds`."""
     evidence: str
-    """What the experiment showed, in one line, with the number."""
+    """What the experiment showed: one line, with the number."""
     kind: str
     """`exact`: the same figure always; `version`: the same on one Python version; `ratio`, `chance`: never compare."""
     source: str
-    """The page of the documentation, or the module, that says so."""
+    """The documentation page or the module that confirms it."""
     versions: str
-    """The Pythons the experiment has been seen to pass on."""
+    """The Python versions on which the experiment has passed."""
     theme: str
     """gather, locks, timeouts, threads, limits, state, retries or notebook."""
     surprising: str
-    """1 for the most surprising of the ten, up to 10; empty for the rest."""
+    """Rank among the ten most surprising, 1 first; empty for the rest."""
 
     def __call__(self, test: Test) -> Test:
         """Mark a test as the experiment that decides this claim."""
@@ -76,16 +75,16 @@ class ClaimRecord:
 
     @property
     def experiment(self) -> Callable[[], None]:
-        """The test that decides the claim; raises FileNotFoundError where the tests are not installed."""
+        """The test that decides the claim; raises FileNotFoundError if the tests are not installed."""
         return _experiments(self.theme)[self.id]
 
     @property
     def code(self) -> str:
-        """The source of the experiment, to be read in a lesson."""
+        """The source code of the experiment."""
         return inspect.getsource(self.experiment)
 
     def check(self) -> str:
-        """Run the experiment on this Python, in a thread of its own so that it works in a cell; say what it found.
+        """Run the experiment on this Python and return the finding; uses a thread, so that it works in a notebook cell.
 
         >>> claim("gather-order").check()
         'gather-order is false: seen again'
@@ -100,8 +99,8 @@ class ClaimRecord:
         return f"<{self.id} {_SAYS[self.verdict]}: {self.claim}>"
 
     def _repr_html_(self) -> str:
-        """The row as a small table, its experiment below where the tests are present."""
-        rows = zip((f.name for f in fields(self)), astuple(self), strict=True)
+        """The row as a small table, with its experiment below if the tests are installed."""
+        rows = zip(_COLUMNS, astuple(self), strict=True)
         cells = "".join(f"<tr><th>{name}</th><td>{escape(value)}</td></tr>" for name, value in rows if value)
         try:
             code = f"<pre>{escape(self.code)}</pre>"
@@ -110,8 +109,11 @@ class ClaimRecord:
         return f"<table>{cells}</table>{code}"
 
 
+_COLUMNS = tuple(f.name for f in fields(ClaimRecord))
+
+
 class ClaimLedger(tuple[ClaimRecord, ...]):
-    """Claims in a row: a tuple that narrows itself, and shows itself as a table.
+    """A tuple of claims that you can filter, and that a notebook shows as a table.
 
     >>> ledger().where(theme="locks", verdict="caveat")
     <ClaimLedger: 7 claims, 0 false, 7 with a caveat, 0 hold>
@@ -122,24 +124,24 @@ class ClaimLedger(tuple[ClaimRecord, ...]):
     __slots__ = ()
 
     def where(self, **columns: str) -> ClaimLedger:
-        """The claims whose columns have these values: `where(theme="locks", verdict="false")`."""
-        unknown = sorted(columns.keys() - {f.name for f in fields(ClaimRecord)})
+        """The claims whose columns have these values, for example `where(theme="locks", verdict="false")`."""
+        unknown = sorted(columns.keys() - set(_COLUMNS))
         if unknown:
-            raise ValueError(f"where takes names of columns, got {unknown[0]!r}; use one of {_COLUMNS}")
+            raise ValueError(f"where takes names of columns, got {unknown[0]!r}; use one of {', '.join(_COLUMNS)}")
         return ClaimLedger(row for row in self if all(getattr(row, name) == value for name, value in columns.items()))
 
     def frame(self) -> pd.DataFrame:
         """The claims as a pandas frame, one row each, indexed by id."""
         import pandas as pd
 
-        return pd.DataFrame([astuple(row) for row in self], columns=_COLUMNS.split(", ")).set_index("id")
+        return pd.DataFrame([astuple(row) for row in self], columns=_COLUMNS).set_index("id")
 
     def __repr__(self) -> str:
         false, caveat, holds = (sum(row.verdict == verdict for row in self) for verdict in VERDICTS)
         return f"<ClaimLedger: {len(self)} claims, {false} false, {caveat} with a caveat, {holds} hold>"
 
     def _repr_html_(self) -> str:
-        """One line per claim: what is said, the verdict, the evidence."""
+        """One line per claim: the statement, the verdict, the evidence."""
         shown = ("claim", "verdict", "evidence", "id")
         head = "".join(f"<th>{name}</th>" for name in shown)
         lines = "".join(
@@ -150,7 +152,7 @@ class ClaimLedger(tuple[ClaimRecord, ...]):
 
 @functools.cache
 def ledger() -> ClaimLedger:
-    """Every claim, in the order of the file: by theme, then as a course would meet them.
+    """Every claim, in the order of the file: by theme, then in the order of the course.
 
     >>> len(ledger()) > 100
     True
@@ -160,7 +162,7 @@ def ledger() -> ClaimLedger:
 
 
 def claim(id: str) -> ClaimRecord:
-    """The claim of that id.
+    """The claim with this id.
 
     >>> claim("self-wait").verdict
     'holds'

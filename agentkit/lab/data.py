@@ -1,9 +1,9 @@
-"""The course's data: where its files are, and the two tables agents read.
+"""The course's data: where its files are, and the two tables that agents read.
 
 What it holds: `data_path` for any file of the data folder, `documents` and `prompts` for the tables.
 Guarantee: the same files in a checkout and in an installed wheel, read as UTF-8, in the order of their ids.
-Strategy: a wheel carries the folder inside the package as `_data`, a checkout has it beside the package
-as `data`; the first of the two that exists is the one. Each file is described in its README.md.
+Strategy: a wheel has the folder inside the package as `_data`, a checkout has it next to the package as `data`; the
+first that exists is used. The folder's README.md describes each file.
 Opened by notebook 01.
 """
 
@@ -21,7 +21,7 @@ _FOLDERS = (_PACKAGE / "_data", _PACKAGE.parent / "data")
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A short text for an agent to read, with the label a classifier should find."""
+    """A short document for an agent to read, with the label a classifier should find."""
 
     id: str
     """`doc-01` and so on; the table is sorted by it."""
@@ -54,7 +54,7 @@ def data_path(name: str) -> Path:
     Traceback (most recent call last):
     FileNotFoundError: no data file named 'novels.csv'; there are ...documents.csv, ...
 
-    Only names that are in the folder are found: no folders, no `..`.
+    Only files directly in the folder are found: no subfolders, no `..`.
     """
     folder = next((folder for folder in _FOLDERS if folder.is_dir()), None)
     if folder is None:
@@ -74,7 +74,7 @@ def documents() -> list[Document]:
     >>> len(documents())
     72
 
-    The labels take turns, so that the first few documents already hold every kind.
+    The labels alternate, so the first few documents already cover every one.
     """
     return [Document(**row) for row in _rows("documents.csv")]
 
