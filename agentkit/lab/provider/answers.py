@@ -1,10 +1,10 @@
-"""What the embedded model says: no model, but answers that are useful to teach with, the same every time.
+"""What the built-in provider answers: no model, just fixed rules whose answers are useful for teaching.
 
 What it holds: `teaching_answer`, the provider's default `answer=`.
-Guarantee: a function of the request alone; no chance, no clock.
-Strategy: three rules, tried in turn. Asked to choose among named labels, it picks the one whose keywords the text
-holds most of: right for most of the course's documents, wrong for a few, so there are mistakes to find. Asked for
-a summary, it gives the first sentence. Anything else it echoes.
+Guarantee: a function of the request alone; no randomness, no clock.
+Strategy: three rules, tried in order. Asked to choose one of several labels, it picks the one with the most keywords
+in the text: right for most of the course's documents, wrong for a few, so there are mistakes to find. Asked for a
+summary, it returns the first sentence. Anything else it echoes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ KEYWORDS = {
     "research": "effect study measured average samples compared raised lowered than weeks we found trial groups",
     "support": "i my me please help cannot wrong says account thank hello morning tell do whether",
 }
-"""Words that speak for each label of `data/documents.csv`."""
+"""Keywords of each label of `data/documents.csv`."""
 
 _CHOOSING = re.compile(r"\b(?:one of|labels?|categor(?:y|ies)|classes)\b[^:\n]*:\s*([^.\n]+)", re.IGNORECASE)
 
@@ -42,7 +42,7 @@ def teaching_answer(request: Request) -> str:
 
 
 def pick_label(text: str, labels: list[str]) -> str:
-    """The label whose keywords occur most often in the text; the first of those that tie.
+    """The label whose keywords occur most often in the text; the first one in a tie.
 
     >>> pick_label("Please help, I cannot log in to my account.", ["finance", "support"])
     'support'
@@ -54,16 +54,16 @@ def pick_label(text: str, labels: list[str]) -> str:
 
 
 def first_sentence(text: str) -> str:
-    """The text up to the first full stop or question mark that a blank or the end follows.
+    """The text up to the first full stop or question mark followed by white space or the end.
 
-    >>> first_sentence("It failed at 9.30. Nobody noticed.")
+    >>> first_sentence("It failed at 9.30. It was restarted.")
     'It failed at 9.30.'
     """
     return re.split(r"(?<=[.?])\s", text.strip(), maxsplit=1)[0]
 
 
 def _labels_named(text: str) -> list[str]:
-    """The labels of a list such as "one of: finance, support", or else the course's labels that occur in the text."""
+    """The labels of a list such as "one of: finance, support"; without one, the course's labels found in the text."""
     listed = _CHOOSING.search(text)
     if listed:
         found = re.split(r"\s*[,;|/]\s*|\s+(?:or|and)\s+", listed[1].strip())
@@ -73,5 +73,5 @@ def _labels_named(text: str) -> list[str]:
 
 
 def _after_instruction(prompt: str) -> str:
-    """The text to summarise: the prompt, without a leading "Summarise …:" of its own."""
+    """The text to summarize: the prompt without a leading "Summarize …:"."""
     return re.sub(r"^[^\n:]*summar[^\n:]*:\s*", "", prompt, flags=re.IGNORECASE)

@@ -1,10 +1,10 @@
 """The provider's errors: status, type, code and message, as the API words them.
 
-What it holds: `ApiError`, and `ERRORS`, every error by a name of its own.
+What it holds: `ApiError`, and `ERRORS`, a table of every error by name.
 Guarantee: each one has the API's shape, `{"error": {"message", "type", "param", "code"}}`, never a bare 500.
-A client tells them apart by status alone; whether to wait or to give up is in `code`: of the five kinds of 429,
-three pass with time, two (`insufficient_quota`, `too_large`) never do.
-Messages of 401, 429 follow published ones; those of 403, 404, 408, 409, 422, 500, 503 and 529 are worded freely.
+The status alone doesn't tell a client whether to retry; `code` does: of the five kinds of 429, three pass with time,
+two (`insufficient_quota`, `too_large`) never do.
+Messages of 401 and 429 follow published ones; those of 403, 404, 408, 409, 422, 500, 503 and 529 are our own wording.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ERRORS: dict[str, tuple[int, str, str | None, str]] = {
 
 
 class ApiError(Exception):
-    """An answer that is an error, ready to be sent.
+    """An error to send as the answer.
 
     >>> error = ApiError("server_error")
     >>> error.status, error.body()["error"]["type"]
@@ -58,25 +58,25 @@ class ApiError(Exception):
         usual_status, self.type, usual_code, usual_message = ERRORS[name]
         self.status, self.code = status or usual_status, code or usual_code
         self.message, self.param, self.headers = message or usual_message, param, dict(headers or {})
-        self.seconds = seconds  # how long the refusal itself takes
+        self.seconds = seconds  # how long rejecting takes
         super().__init__(self.message)
 
     def body(self) -> dict[str, dict[str, str | None]]:
-        """The error as the API sends it."""
+        """The error in the API's shape."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
     def bytes(self) -> bytes:
-        """The same as JSON."""
+        """The body as JSON."""
         return json.dumps(self.body()).encode()
 
 
 def bad_request(message: str, param: str | None = None, code: str | None = None, status: int = 400) -> ApiError:
-    """What a request with a mistake in it gets; `param` names the field."""
+    """The error for an invalid request; `param` names the field."""
     return ApiError("bad_request", message, status=status, param=param, code=code or "invalid_value")
 
 
 def rate_limited(rejection: QuotaRejection, model: str) -> ApiError:
-    """The 429 of a limit, in the API's own words.
+    """The 429 for an exceeded limit, in the API's own words.
 
     >>> print(rate_limited(QuotaRejection("tokens", 30_000, 29_937, 385), "small").message)
     Rate limit reached for small in organization org-lab on tokens per min (TPM): Limit 30000, Used 29937,
@@ -95,7 +95,7 @@ def rate_limited(rejection: QuotaRejection, model: str) -> ApiError:
 
 
 def injected_error(name: str, model: str, limits: Limits) -> tuple[ApiError, int]:
-    """The error of that name as a fault, though no limit was hit; and for a 429 the wait in ms it announces."""
+    """The error of that name, injected although no limit was hit, and the wait in ms it announces (0 for none)."""
     rpm, tpm = limits.requests_per_minute or 500, limits.tokens_per_minute or 30_000
     kinds = {
         "rate_limit": QuotaRejection("requests", rpm, rpm, 1),

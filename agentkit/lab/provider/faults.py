@@ -1,9 +1,9 @@
 """What goes wrong, on purpose: by rate, or by script.
 
-What it holds: `Fault`, one thing that goes wrong; `Faults`, when; `FAULTS`, every kind by name.
+What it holds: `Fault`, one thing that goes wrong; `Faults`, when it does; `FAULTS`, every kind by name.
 Guarantee: the same seed and the same request fail the same way, whatever the order of arrival; a repeat of the
-request draws anew, so that a retry may succeed.
-Strategy: errors replace the answer; the other faults damage an answer on its way, which is what clients test least.
+request draws again, so a retry may succeed.
+Strategy: errors replace the answer; the other faults damage an answer on its way, which clients rarely test.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ __all__ = ["FAULTS", "Fault", "Faults"]
 FAULTS: dict[str, str] = {
     **{name: f"{status}: {message.strip('{}').replace('_', ' ')}" for name, (status, _, _, message) in ERRORS.items()},
     "slow_start": "the first byte comes `seconds` later",
-    "stall": "the answer stops half-way for `seconds`, then goes on",
+    "stall": "the answer stops halfway for `seconds`, then continues",
     "cut": "the connection closes before any answer",
-    "cut_stream": "the connection closes half-way",
-    "stream_error": "a stream carries an error half-way, and ends",
+    "cut_stream": "the connection closes halfway",
+    "stream_error": "a stream carries an error halfway, and ends",
     "no_done": "a stream ends without its [DONE] line",
-    "no_usage": "the answer does not say what it cost",
+    "no_usage": "the answer has no usage",
     "malformed_json": "half of the JSON is missing",
-    "wrong_content_type": "a status of 200, and the HTML page of some gateway in place of the answer",
+    "wrong_content_type": "a status of 200, and a gateway's HTML page instead of the answer",
 }
-"""Every kind of fault: the errors of `ERRORS`, and the damages."""
+"""Every kind of fault: the errors of `ERRORS`, and the kinds of damage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Fault:
     kind: str
     """A name of `FAULTS`."""
     seconds: float = 3600.0
-    """How long `slow_start` and `stall` last; the usual 3600 outlasts any client's timeout."""
+    """How long `slow_start` and `stall` last; the default of 3600 exceeds any client's timeout."""
     headers: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Headers of the error, such as `retry-after` or `x-should-retry`; they replace the usual ones."""
 
@@ -55,7 +55,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """When what goes wrong.
+    """Which faults happen, and when.
 
     >>> faults = Faults(rates={"server_error": 0.05}, script={3: "cut"})
     >>> faults.choose(3, "any text")
@@ -65,7 +65,7 @@ class Faults:
     rates: Mapping[str | Fault, float] = field(default_factory=dict)
     """Probability of each kind, or of each `Fault`; at most 1 in all."""
     script: Mapping[int, str | Fault] = field(default_factory=dict)
-    """What happens to the first call (1), the second (2) and so on, counted as they arrive."""
+    """What happens to the first call (1), the second (2) and so on, in order of arrival."""
 
     def __post_init__(self) -> None:
         for fault in (*self.rates, *self.script.values()):
@@ -76,7 +76,7 @@ class Faults:
             raise ValueError(f"script must say which call: 1 for the first, 2 for the second, got {list(self.script)}")
 
     def choose(self, call: int, seed: str) -> Fault | None:
-        """What happens to the call of that number; chance, if any, is decided by `seed` alone."""
+        """What happens to the call of that number; a random choice depends on `seed` alone."""
         if call in self.script:
             return _as_fault(self.script[call])
         if not self.rates:

@@ -1,9 +1,9 @@
 """How long an answer takes: four lines of arithmetic, every term visible.
 
-What it holds: `Latency`, the settings of a model server, and `Draw`, what chance decided for one request.
+What it holds: `Latency`, the settings of a model server, and `Draw`, the random values of one request.
 Guarantee: the same request with the same seed draws the same numbers, whatever the order of arrival, on every
-Python. So two executors can be compared on exactly the same work (common random numbers).
-Strategy: time to first token, then tokens at a speed that sinks as more requests are in flight:
+Python. So you can compare two executors on exactly the same work (common random numbers).
+Strategy: time to first token, then tokens at a speed that drops as more requests are in flight:
     output  = 1 + Exponential(mean_output), at most max_tokens
     ttft    = base x LogNormal(base_spread) + prompt_tokens / prefill_rate      (+ the wait for a slot)
     speed   = speed / (1 + slowdown x (in_flight - 1)) x LogNormal(speed_spread)
@@ -39,21 +39,21 @@ class Latency:
     base_spread: float = 0.0
     """Sigma of the lognormal factor on `base`."""
     prefill_rate: float | None = None
-    """Prompt tokens read per second; None to read in no time."""
+    """Prompt tokens read per second; None for instant reading."""
     speed: float | None = 90.0
-    """Tokens written per second when alone; None to write in no time."""
+    """Tokens written per second by a request alone; None for instant writing."""
     speed_spread: float = 0.0
     """Sigma of the lognormal factor on `speed`."""
     mean_output: float = 210.0
-    """Mean tokens an answer costs. What exceeds the visible text is counted as reasoning; 0 for the text alone."""
+    """Mean tokens an answer costs. Any excess over the visible text counts as reasoning; 0 for the text alone."""
     slowdown: float = 0.0
     """By how much each further request in flight slows the writing: 0.013 is 1.3 %."""
     hiccup: float = 0.0
     """Probability that a request takes ten times as long."""
     slots: int | None = None
-    """Requests served at once; more of them wait in line. None for any number."""
+    """Requests served at once; the others queue. None for any number."""
     max_queue: int | None = None
-    """Requests that may wait in line; more get a 503. None for any number."""
+    """Requests that may queue; the others get a 503. None for any number."""
     trace: Sequence[tuple[float, int]] = ()
     """Measured `(seconds, output tokens)` of whole answers to draw from, instead of the arithmetic."""
 
@@ -78,7 +78,7 @@ class Latency:
         return cls(**settings("latency.json", name, cls))
 
     def draw(self, seed: str, prompt_tokens: int, answer_tokens: int, max_tokens: int | None) -> Draw:
-        """Let chance decide, by `seed` alone, what a request will cost."""
+        """Draw what a request will cost; random, but determined by `seed`."""
         rng = random.Random(seed)
         first, pace = rng.lognormvariate(0, self.base_spread), rng.lognormvariate(0, self.speed_spread)
         output = round(1 + rng.expovariate(1 / self.mean_output)) if self.mean_output else 1
@@ -97,19 +97,19 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """What chance decided for one request; how busy the server is comes on top."""
+    """The random values of one request; the load of the server is added later."""
 
     output_tokens: int
     """Tokens the answer costs."""
     ttft: float
     """Seconds until the first token, once a slot is free."""
     per_token: float
-    """Seconds per token when alone."""
+    """Seconds per token of a request alone."""
     slowdown: float
     """By how much each further request in flight slows this one."""
 
     def writing(self, in_flight: int) -> float:
-        """Seconds from the first token to the last, with `in_flight` requests at work, this one included."""
+        """Seconds from the first token to the last, with `in_flight` requests running, this one included."""
         return self.output_tokens * self.per_token * (1 + self.slowdown * (in_flight - 1))
 
     def seconds(self, in_flight: int) -> float:

@@ -1,10 +1,12 @@
 """What a provider allows per minute, and how it says so in headers.
 
-What it holds: `Limits`, the settings of an account; `Quota`, the two buckets that enforce them; Go-style durations.
-Guarantee: what the headers and messages say follows two formulas, exact to the millisecond:
+What it holds: `Limits`, the settings of an account; `Quota`, the two buckets that enforce them; `QuotaRejection`, why
+a request does not fit; Go-style durations; the presets of the data files.
+Guarantee: headers and messages follow two formulas, exact to the millisecond:
 time until this request fits = (used + requested - limit) / limit x 60 s;
 time until the bucket is full = (capacity - remaining) / limit x 60 s.
-Strategy: `agentkit.limits.token_bucket.TokenBucket` twice, requests and tokens, taken from together or not at all.
+Strategy: `agentkit.limits.token_bucket.TokenBucket` twice, requests and tokens; a request takes from both or
+from neither.
 The formulas were checked against 429 messages and headers that users published.
 Opened by notebook 07.
 """
@@ -24,17 +26,17 @@ from agentkit.limits.token_bucket import TokenBucket
 
 __all__ = ["Limits", "Quota", "QuotaRejection", "go_duration", "presets", "settings"]
 
-_ROUNDING = 1e-6  # requests or tokens: what a float bucket may be off
+_ROUNDING = 1e-6  # requests or tokens: the rounding error of a float bucket
 
 
 @cache
 def presets(name: str) -> dict[str, dict[str, Any]]:
-    """The presets of a data file, `rate_limits.json` or `latency.json`: what they set, and where it is from."""
+    """The presets of a data file, `rate_limits.json` or `latency.json`: their settings and sources."""
     return dict(json.loads(data_path(name).read_text(encoding="utf-8")))
 
 
 def settings(file: str, preset: str, record: type[Any]) -> dict[str, Any]:
-    """The fields of a record that a preset sets."""
+    """The fields of `record` that a preset sets."""
     known = presets(file)
     if preset not in known:
         raise ValueError(f"preset must be one of {', '.join(known)}, got {preset!r}; the choices are in data/{file}")
@@ -44,12 +46,10 @@ def settings(file: str, preset: str, record: type[Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an account may use per minute, and what it is told when it wants more.
+    """What an account may use per minute, and what it gets when it exceeds that.
 
     >>> Limits.preset("tier1").tokens_per_minute
     30000
-    >>> Limits(requests_per_minute=300, quantum=1).burst
-    5.0
     """
 
     requests_per_minute: int | None = None
@@ -57,21 +57,21 @@ class Limits:
     tokens_per_minute: int | None = None
     """LLM tokens, prompt and answer together, per minute; None for no limit."""
     quantum: float = 60.0
-    """Seconds' worth of requests that may come at once: a minute's (60) or only a second's (1)."""
+    """Seconds' worth of requests that may arrive at once: a minute's (60) or only a second's (1)."""
     token_quantum: float = 60.0
     """The same for tokens."""
     count_failed: bool = True
-    """Whether a refused or failed request uses up a request too, as real providers have it.
-    "Used" in the refusal then includes the refused request itself, so that the announced wait is enough."""
+    """Whether a rejected or failed request uses up a request too, as with real providers.
+    "Used" in the error then includes the rejected request itself, so that the announced wait is enough."""
     charge: Literal["max_tokens", "actual"] = "max_tokens"
-    """What a request is charged when it arrives: its prompt and its `max_tokens`, or what it will really use.
-    A request that names no `max_tokens` is charged what it will use."""
+    """What a request is charged on arrival: its prompt and its `max_tokens`, or what it will actually use.
+    A request without `max_tokens` is charged what it will use."""
     refund: bool = False
-    """Whether what was charged and not used is given back when the answer is complete."""
+    """Whether tokens that were charged but not used are refunded when the answer is complete."""
     hint: Literal["both", "retry-after", "retry-after-ms", "date", "none"] = "both"
-    """How a refusal says when to come back; with "none" it carries no rate-limit headers either."""
+    """How a 429 says when to retry; with "none" it carries no rate-limit headers either."""
     refusal_seconds: float = 0.0
-    """How long the provider takes to refuse; public logs show 6 seconds."""
+    """How long the provider takes to reject; public logs show 6 seconds."""
 
     def __post_init__(self) -> None:
         for name in ("requests_per_minute", "tokens_per_minute"):
@@ -89,24 +89,19 @@ class Limits:
         """The limits of a preset of `data/rate_limits.json`."""
         return cls(**settings("rate_limits.json", name, cls))
 
-    @property
-    def burst(self) -> float:
-        """Requests that may come at once."""
-        return math.inf if self.requests_per_minute is None else max(1.0, self.requests_per_minute * self.quantum / 60)
-
 
 @dataclass(frozen=True, slots=True)
 class QuotaRejection:
-    """Why a quota says no."""
+    """Why a quota rejects a request."""
 
     kind: Literal["requests", "tokens", "too_large"]
-    """Which limit was hit; `too_large` can never fit, however long one waits."""
+    """Which limit was hit; `too_large` can never fit, however long the client waits."""
     limit: int
     """The limit per minute."""
     used: int
     """What counts as used now."""
     requested: int
-    """What this request wants."""
+    """What this request needs."""
 
     @property
     def wait_ms(self) -> int:
@@ -130,14 +125,14 @@ class Quota:
         self.apply(limits, now)
 
     def apply(self, limits: Limits, now: float) -> None:
-        """Change the limits; what was used up stays used up."""
+        """Change the limits; usage so far still counts."""
         if limits is not self._limits:
             self._requests = _fit(self._requests, limits.requests_per_minute, limits.quantum, now)
             self._tokens = _fit(self._tokens, limits.tokens_per_minute, limits.token_quantum, now)
             self._limits = limits
 
     def take(self, tokens: int, now: float) -> QuotaRejection | None:
-        """Take one request and `tokens` tokens, or neither; return what stood in the way."""
+        """Take one request and `tokens` tokens, or neither; returns why not, or None."""
         limits = self._limits
         if self._tokens and tokens > self._tokens.capacity:
             kind: Literal["requests", "tokens", "too_large"] = "too_large"
@@ -161,7 +156,7 @@ class Quota:
         return QuotaRejection(kind, limit, math.ceil(limit - bucket.credit(now) - _ROUNDING), wants)
 
     def give_back(self, requests: int, tokens: int, now: float) -> None:
-        """Return what was charged and turned out not to be used."""
+        """Refund what was charged but not used."""
         if self._requests and requests:
             self._requests.give_back(requests, now)
         if self._tokens and tokens > 0:
@@ -188,7 +183,7 @@ class Quota:
         return found
 
     def hint(self, wait_ms: int) -> dict[str, str]:
-        """The headers that say when to come back, in the form these limits ask for."""
+        """The headers that say when to retry, in the form these limits specify."""
         seconds = _ceil_div(wait_ms, 1000)
         match self._limits.hint:
             case "both":
@@ -197,7 +192,7 @@ class Quota:
                 return {"retry-after": str(seconds)}
             case "retry-after-ms":
                 return {"retry-after-ms": str(wait_ms)}
-            case "date":  # the one place that needs the calendar: a date means nothing on another clock
+            case "date":  # the only use of wall-clock time: a date is meaningless on another clock
                 return {"retry-after": formatdate(math.ceil(time.time()) + seconds, usegmt=True)}
         return {}
 

@@ -1,11 +1,11 @@
 """What arrives on the wire: a request read, checked and measured.
 
-What it holds: `Request`, and `read_request`, which makes one of bytes or raises the `ApiError` the API would send.
+What it holds: `Request`, and `read_request`, which parses bytes or raises the `ApiError` the API would send.
 Guarantee: whatever the bytes, the outcome is a valid `Request` or an error of the API's own shape.
-Strategy: read only the fields that matter here (model, messages or input, the cap on tokens, n, stop, stream);
-others are accepted and ignored, as a lenient gateway does.
-A token is four characters: near enough to the truth for English, and easy to check by hand.
-Not reproduced: tool calls, images, audio, stored responses, organisations and projects, HTTP/2, TLS.
+Strategy: only the fields that matter here are read (model, messages or input, the token cap, n, stop, stream); others
+are accepted and ignored, as a lenient gateway does.
+A token is four characters: a good approximation for English, and easy to check by hand.
+Not reproduced: tool calls, images, audio, stored responses, organizations and projects, HTTP/2, TLS.
 """
 
 from __future__ import annotations
@@ -22,46 +22,46 @@ from agentkit.limits import estimate_tokens
 __all__ = ["CONTEXT_WINDOW", "MAX_BODY", "Request", "check_key", "read_request"]
 
 CONTEXT_WINDOW = 128_000
-"""Tokens a prompt and its answer may have together."""
+"""The most tokens of a prompt and its answer together."""
 MAX_BODY = 4 * 2**20
-"""Bytes a request may have."""
+"""The most bytes of a request."""
 
 _JSON_NAMES = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", int: "an integer"}
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request that passed all checks; what `answer=` functions are given."""
+    """A request that passed all checks; the argument of an `answer=` function."""
 
     endpoint: Literal["chat", "responses"]
-    """Which of the two was called."""
+    """Which endpoint was called."""
     model: str
-    """The model asked for."""
+    """The model requested."""
     messages: tuple[tuple[str, str], ...]
     """`(role, text)` pairs."""
     max_tokens: int | None
     """The cap on the answer's tokens, if any."""
     n: int
-    """How many answers are asked for."""
+    """The number of answers requested."""
     stop: tuple[str, ...]
-    """Texts at which an answer ends."""
+    """Strings at which an answer ends."""
     stream: bool
-    """Whether the answer is sent piece by piece."""
+    """Whether the answer is streamed."""
     include_usage: bool
-    """Whether a stream ends with what it cost."""
+    """Whether a stream ends with its usage."""
     obfuscate: bool
-    """Whether a stream's packets are padded to hide the length of its pieces."""
+    """Whether a stream's events are padded to hide the length of their text."""
     seed: int | None
-    """The request's own seed, part of what makes it the same request."""
+    """The request's own seed, part of its fingerprint."""
 
     @property
     def prompt(self) -> str:
-        """The last message of the user."""
+        """The last user message."""
         return next((text for role, text in reversed(self.messages) if role == "user"), "")
 
     @property
     def instructions(self) -> str:
-        """What system and developer messages say."""
+        """The text of all system and developer messages."""
         return "\n".join(text for role, text in self.messages if role in ("system", "developer"))
 
     @property
@@ -70,7 +70,7 @@ class Request:
         return sum(estimate_tokens(text) for _, text in self.messages)
 
     def fingerprint(self) -> str:
-        """A short hash of the content: equal requests have equal ones, streamed or not."""
+        """A short hash of the content; equal requests have the same one, streamed or not."""
         content = (self.model, self.messages, self.max_tokens, self.n, self.stop, self.seed)
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
 
@@ -78,7 +78,7 @@ class Request:
 def read_request(
     endpoint: Literal["chat", "responses"], authorization: str, body: bytes, models: Sequence[str]
 ) -> Request:
-    """Make a `Request` of what arrived, or raise the `ApiError` that says what is wrong with it."""
+    """Parse what arrived into a `Request`, or raise the `ApiError` that says what is wrong with it."""
     check_key(authorization)
     if len(body) > MAX_BODY:
         raise bad_request(f"Request body too large: at most {MAX_BODY} bytes.", code="request_too_large", status=413)
@@ -105,7 +105,7 @@ def read_request(
 
 
 def check_key(authorization: str) -> None:
-    """Accept any key but none, and but those that begin with "bad", so that the error can be met."""
+    """Accept any key, except an empty one or one that starts with "bad", which gets the API's error."""
     scheme, _, key = authorization.partition(" ")
     key = key.strip()
     if scheme.lower() != "bearer" or not key:
@@ -129,7 +129,7 @@ def _check_length(request: Request) -> None:
 def _read_json(body: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(body.decode("utf-8"))
-    except (ValueError, RecursionError):  # not UTF-8, not JSON, or nested beyond all measure
+    except (ValueError, RecursionError):  # not UTF-8, not JSON, or nested too deeply
         hint = "(HINT: This likely means you aren't using your HTTP library correctly. Expected a JSON payload.)"
         raise bad_request(f"We could not parse the JSON body of your request. {hint}", code="invalid_json") from None
     if not isinstance(fields, dict):
@@ -138,7 +138,7 @@ def _read_json(body: bytes) -> dict[str, Any]:
 
 
 def _get(fields: dict[str, Any], name: str, kind: type[Any]) -> Any:
-    """A field of that type, or None where it is absent or null."""
+    """The field, checked for its type; None if it is absent or null."""
     value = fields.get(name)
     if value is None or (isinstance(value, kind) and (kind is bool or not isinstance(value, bool))):
         return value
