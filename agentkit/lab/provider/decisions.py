@@ -1,7 +1,7 @@
 """What happens to a request: accepted or rejected, at what cost, after how long; no HTTP.
 
 What it holds: `Decisions`, which takes each request through arrive, decide, work; `Job`, a request that was accepted;
-`ProviderState`, everything that starts over with a new clock; `Settings`, what a decision reads of the provider.
+`ProviderState`, everything that starts over with a new clock; `ProviderSettings`, what decisions depend on.
 Guarantee: a decision depends on the settings, the request, the state and the time of arrival alone.
 Strategy: the app calls these methods in order, one event loop at a time. Settings are read at every request, so a
 change applies to the next one.
@@ -26,12 +26,12 @@ from agentkit.lab.provider.response import Completion, make_completion
 from agentkit.limits import estimate_tokens
 from agentkit.semaphore import CapacityLimiter
 
-__all__ = ["Decisions", "Job", "ProviderState", "Settings"]
+__all__ = ["Decisions", "Job", "ProviderSettings", "ProviderState"]
 
 _REMEMBERED = 10_000  # distinct requests whose repeats are counted
 
 
-class Settings(Protocol):
+class ProviderSettings(Protocol):
     """The settings that decisions depend on; a `Provider` has them."""
 
     limits: Limits
@@ -97,7 +97,7 @@ class Decisions:
     Bound to one event loop at a time. On a loop with another clock, the state starts over.
     """
 
-    def __init__(self, settings: Settings, log_size: int) -> None:
+    def __init__(self, settings: ProviderSettings, log_size: int) -> None:
         self.settings = settings
         self._log_size, self._listeners = log_size, list[Callable[[CallRecord], None]]()
         self._clock: object = self  # no clock met so far
