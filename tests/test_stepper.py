@@ -118,7 +118,7 @@ def test_trace_table_is_exact(cell: dict[str, Any]) -> None:
 def test_trace_says_who_waits_for_what(cell: dict[str, Any]) -> None:
     """A lock, a queue, an event, a task and a timeout are told by name, and so is who goes on because of whom."""
     run = trace(cell["waits"])
-    fourth = {each.task: each.what for each in run.steps[3].standing}
+    fourth = {each.task: each.what for each in run.steps[3].states}
     assert fourth == {
         "waits": "waits for reader-1",
         "holder-1": "waits for Event.wait",
@@ -137,7 +137,7 @@ def test_trace_says_who_waits_for_what(cell: dict[str, Any]) -> None:
 def test_trace_of_a_failure_tells_it_to_the_end(cell: dict[str, Any]) -> None:
     """An error is part of the table: who raised, who was cancelled and cleaned up, what became of the whole."""
     run = trace(cell["fails"])
-    what = {each.task: each.what for each in run.steps[-1].standing}
+    what = {each.task: each.what for each in run.steps[-1].states}
     assert what["<i>bad</i>"] == "raised ValueError('<b>no</b>')"
     assert what["late-1"] == "was cancelled"
     assert isinstance(run.error, ExceptionGroup)

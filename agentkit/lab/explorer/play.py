@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentkit.lab.explorer.lost_update import lost_update
-from agentkit.lab.explorer.play_loop import HandLoop, Pause
+from agentkit.lab.explorer.play_loop import OutOfChoices, PlayLoop
 from agentkit.lab.explorer.search import BadScenario, Search
 from agentkit.lab.loops.interleaving import Interleaving, show
 from agentkit.lab.loops.lineparts import line_parts
-from agentkit.lab.loops.task_state import Standing
+from agentkit.lab.loops.task_state import TaskState
 from agentkit.lab.loops.virtual import Deadlock
 from agentkit.lab.tracer.loop import aside
 
@@ -38,7 +38,7 @@ class Play:
     """The agents that were given a step, in their order: `ABAB`."""
     can_run: tuple[str, ...]
     """The agents that can be given the next one; none when the run is over."""
-    standing: tuple[Standing, ...]
+    states: tuple[TaskState, ...]
     """Where each agent stands."""
     table: Interleaving
     """The lines that ran, and what they did to what the agents share."""
@@ -68,17 +68,17 @@ class Play:
         return f"{steps}; {came}{said}"
 
     def __repr__(self) -> str:
-        agents = "\n".join(f"{each.task}: {where(each)}" for each in self.standing)
+        agents = "\n".join(f"{each.task}: {where(each)}" for each in self.states)
         table = f"{self.table!r}\n" if self.table.steps else ""
         return f"{table}{agents}\n{self.choices or 'no choice yet'}: {self.verdict}"
 
     def _repr_html_(self) -> str:
-        agents = "<br>".join(html.escape(f"{each.task}: {where(each)}") for each in self.standing)
+        agents = "<br>".join(html.escape(f"{each.task}: {where(each)}") for each in self.states)
         table = self.table._repr_html_() if self.table.steps else ""
         return f"{table}<p>{agents}</p><p><b>{html.escape(f'{self.choices}: {self.verdict}')}</b></p>"
 
 
-def where(each: Standing) -> str:
+def where(each: TaskState) -> str:
     """Say where an agent stands: `waits for Lock.acquire at line 25`."""
     return each.what + (f" at line {each.line.number}" if each.line else "")
 
@@ -109,20 +109,20 @@ def play(scenario: Callable[[], Any], choices: str = "", invariant: Callable[[An
 
 
 def _play(scenario: Callable[[], Any], choices: str, invariant: Callable[[Any], Any] | None) -> Play:
-    loop, printed, dice = HandLoop(choices), io.StringIO(), random.getstate()
+    loop, printed, dice = PlayLoop(choices), io.StringIO(), random.getstate()
     random.seed(0)
     try:
         with contextlib.redirect_stdout(printed):
             end = _run(Search(scenario, invariant, True), loop, printed)
     finally:
         random.setstate(dice)
-    loop.check_choices(end.standing)
+    loop.check_choices(end.states)
     over = end.outcome is not None
     table = loop.notes.result(end.outcome or "")
     return Play(
         choices=choices,
         can_run=() if over else loop.options,
-        standing=end.standing,
+        states=end.states,
         table=table,
         outcome=end.outcome,
         broke=end.broke if end.broke or (over and invariant is not None) else None,
@@ -135,23 +135,23 @@ def _play(scenario: Callable[[], Any], choices: str, invariant: Callable[[Any], 
 
 
 @dataclass(slots=True)
-class _End:
+class _PlayEnd:
     """How a run stood when the choices, or the scenario, came to an end."""
 
     outcome: str | None = None
     broke: bool = False
     stuck: bool = False
-    standing: tuple[Standing, ...] = ()
+    states: tuple[TaskState, ...] = ()
     printed: str = ""
 
 
-def _run(search: Search, loop: HandLoop, printed: io.StringIO) -> _End:
-    end = _End()
+def _run(search: Search, loop: PlayLoop, printed: io.StringIO) -> _PlayEnd:
+    end = _PlayEnd()
     loop.set_exception_handler(lambda *_: None)  # each step would print the same error again
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
         try:
-            end.outcome, end.broke = search._judge(runner.run(search._body(loop, loop.notes)))
-        except Pause:
+            end.outcome, end.broke = search.judge(runner.run(search.body(loop, loop.notes)))
+        except OutOfChoices:
             pass
         except Deadlock:
             end.outcome, end.broke, end.stuck = "a deadlock", True, True
@@ -162,12 +162,12 @@ def _run(search: Search, loop: HandLoop, printed: io.StringIO) -> _End:
         finally:  # what follows is cleaning up, and no part of the scenario
             loop.choosing = False
             loop.notes.stop()
-            end.standing, end.printed = loop.standing(), printed.getvalue()
+            end.states, end.printed = loop.states(), printed.getvalue()
     return end
 
 
-def _why(table: Interleaving, end: _End) -> str:
+def _why(table: Interleaving, end: _PlayEnd) -> str:
     """Say how the order of the steps broke it."""
     if end.stuck:
-        return ", and ".join(f"{s.task} {where(s)}" for s in end.standing if s.state != "ended")
+        return ", and ".join(f"{s.task} {where(s)}" for s in end.states if s.state != "ended")
     return lost_update(table) or "the invariant does not hold" * end.broke

@@ -1,6 +1,6 @@
 """A virtual loop that gives steps to its tasks in the order of a string of letters.
 
-What it holds: `HandLoop`; `Pause`, raised where the letters end; `Notes`, the recorder for its runs.
+What it holds: `PlayLoop`; `OutOfChoices`, raised where the letters end; `PlayRecorder`, the recorder for its runs.
 Guarantees: tasks that the scenario makes are called A, B, C, … in the order they are made, and take a step only when
 chosen; all else (the scenario itself, tasks that agents make, timeouts) runs as soon as it can.
 Strategy: the explorer's loop, whose ready queue asks which task goes next. Used by `agentkit.lab.explorer.play`.
@@ -16,29 +16,29 @@ from types import CodeType
 from typing import Any
 
 from agentkit.lab.explorer.search import BadScenario
-from agentkit.lab.loops.choosing import ChoosingLoop, _is_bookkeeping, _Ready
+from agentkit.lab.loops.choosing import ChoosingLoop, ReadyQueue, is_bookkeeping
 from agentkit.lab.loops.interleaving import is_changeable
 from agentkit.lab.loops.recorder import Recorder
 from agentkit.lab.loops.source import source_of
-from agentkit.lab.loops.task_state import Line, Standing, standing
+from agentkit.lab.loops.task_state import Line, TaskState, task_state
 
-__all__ = ["HandLoop", "Notes", "Pause"]
+__all__ = ["OutOfChoices", "PlayLoop", "PlayRecorder"]
 
 _LETTERS = "ABCDEFGH"
 _STORES = ("STORE_DEREF", "STORE_GLOBAL")
 
 
-class Pause(BaseException):
+class OutOfChoices(BaseException):
     """The choices end here, and the scenario does not."""
 
 
-class Notes(Recorder):
-    """Notes lines, and knows from the start what the agents share: variables that two of them use and one can change.
+class PlayRecorder(Recorder):
+    """Records lines, and knows from the start what the agents share: variables that two of them use and one can change.
 
     Without that, a value would come into sight only when two agents have come to it, which is late for a player.
     """
 
-    def __init__(self, loop: HandLoop) -> None:
+    def __init__(self, loop: PlayLoop) -> None:
         super().__init__()
         self._loop = loop
 
@@ -53,33 +53,33 @@ class Notes(Recorder):
         return known | super()._shared()
 
 
-class _Asked(_Ready):
+class _PlayQueue(ReadyQueue):
     """The loop's queue of what can run now; agents in it wait for their letter."""
 
-    loop: HandLoop
+    loop: PlayLoop
 
     def _chosen(self) -> Any:
         agents = {}
         for i, handle in enumerate(self):
             owner = getattr(handle._callback, "__self__", None)
-            if _is_bookkeeping(handle) or owner not in self.loop.agents:
+            if is_bookkeeping(handle) or owner not in self.loop.agents:
                 return self._take(i)
             agents[owner.get_name()] = i
         asleep = self.loop.sleepers()
         letter = self.loop.next_choice({**agents, **asleep})
         if letter in agents:
             return self._take(agents[letter])
-        self.loop._wake(asleep[letter])
+        self.loop.wake(asleep[letter])
         return self.pop()
 
 
-class HandLoop(ChoosingLoop):
+class PlayLoop(ChoosingLoop):
     """A virtual loop whose tasks go in the order of `choices`."""
 
     def __init__(self, choices: str) -> None:
-        self.notes = Notes(self)
+        self.notes = PlayRecorder(self)
         super().__init__(on_step=self.notes.step)
-        self._ready: Any = _Asked(self._ready)
+        self._ready: Any = _PlayQueue(self._ready)
         self._ready.loop = self
         self.agents: list[asyncio.Task[Any]] = []
         self.options: tuple[str, ...] = ()
@@ -109,7 +109,7 @@ class HandLoop(ChoosingLoop):
 
     def sleepers(self) -> dict[str, Any]:
         """Return the timers that agents sleep on, by their letter."""
-        timers = {timer._args[0]: timer for timer in self._asleep()}
+        timers = {timer._args[0]: timer for timer in self.sleeping()}
         waits: list[tuple[Any, str]] = [(getattr(a, "_fut_waiter"), a.get_name()) for a in self.agents]  # noqa: B009
         return {name: timers[future] for future, name in waits if future in timers}
 
@@ -117,33 +117,33 @@ class HandLoop(ChoosingLoop):
         """Return the next letter, if its agent is among the options."""
         self.options = tuple(sorted(options))
         if self._made == len(self._choices):
-            raise Pause
+            raise OutOfChoices
         letter = self._choices[self._made]
         if letter not in options:
             self.refused = letter
-            raise Pause
+            raise OutOfChoices
         self._made += 1
         return letter
 
-    def check_choices(self, standing: tuple[Standing, ...]) -> None:
+    def check_choices(self, states: tuple[TaskState, ...]) -> None:
         """Raise ValueError if a choice could not be made."""
         if self.refused is not None:
-            what = {each.task: each.what for each in standing}.get(self.refused, "is no agent here")
+            what = {each.task: each.what for each in states}.get(self.refused, "is no agent here")
             could = " or ".join(self.options)
             raise ValueError(f"step {self._made + 1} cannot be {self.refused}, which {what}; choose {could}")
         if self._made < len(self._choices):
             raise ValueError(f"the run was over after {self._made} steps, got {len(self._choices)} choices; undo some")
 
-    def standing(self) -> tuple[Standing, ...]:
+    def states(self) -> tuple[TaskState, ...]:
         """Return where each agent stands; one that has not begun, on the first line of its function."""
-        sleeps = {timer._args[0]: timer._when for timer in self._asleep()}
-        return tuple(self._begin(standing(agent, sleeps, self._now)) for agent in self.agents)
+        sleeps = {timer._args[0]: timer._when for timer in self.sleeping()}
+        return tuple(self._begin(task_state(agent, sleeps, self._now)) for agent in self.agents)
 
-    def _begin(self, each: Standing) -> Standing:
+    def _begin(self, each: TaskState) -> TaskState:
         code = self._code.get(each.task)
         if each.line is not None or each.state == "ended" or code is None:
             return each
-        return Standing(each.task, each.state, each.what, Line(code.co_name, code.co_firstlineno, code.co_filename))
+        return TaskState(each.task, each.state, each.what, Line(code.co_name, code.co_firstlineno, code.co_filename))
 
     def source(self) -> dict[str, dict[int, str]]:
         """Return the agents' code, by file and line."""

@@ -113,13 +113,13 @@ class Search:
         try:
             with asyncio.Runner(loop_factory=lambda: loop) as runner:
                 try:
-                    value = runner.run(self._body(loop, recorder))
+                    value = runner.run(self.body(loop, recorder))
                 finally:  # what follows is cleaning up, and no part of the scenario
                     loop.choosing = False
                     if recorder is not None:
                         recorder.stop()
             loop.check_end()
-            return loop, *self._judge(value)
+            return loop, *self.judge(value)
         except (NotRepeatable, BadScenario, KeyboardInterrupt, SystemExit):
             raise
         except Deadlock as stuck:
@@ -129,7 +129,7 @@ class Search:
         finally:
             random.setstate(dice)
 
-    async def _body(self, loop: ChoosingLoop, recorder: Recorder | None) -> Any:
+    async def body(self, loop: ChoosingLoop, recorder: Recorder | None) -> Any:
         task = asyncio.current_task()
         assert task is not None
         task.set_name("main")
@@ -148,7 +148,7 @@ class Search:
         finally:
             loop.choosing = False
 
-    def _judge(self, value: Any) -> tuple[str, bool]:
+    def judge(self, value: Any) -> tuple[str, bool]:
         if self.invariant is None:
             return show(value, 100), False
         try:

@@ -36,11 +36,11 @@ def _is_task(owner: Any) -> bool:
     return hasattr(owner, "get_coro")  # not isinstance: nest_asyncio puts another class in the place of asyncio.Task
 
 
-def _is_sleep(handle: Handle) -> bool:
+def is_sleep(handle: Handle) -> bool:
     return getattr(handle._callback, "__name__", "") == "_set_result_unless_cancelled"
 
 
-def _is_bookkeeping(handle: Handle) -> bool:
+def is_bookkeeping(handle: Handle) -> bool:
     """Whether a callback is asyncio's own and runs no code of the reader's."""
     if handle._cancelled:
         return True
@@ -51,11 +51,11 @@ def _is_bookkeeping(handle: Handle) -> bool:
     if _is_task(owner):
         return False
     if isinstance(handle, asyncio.TimerHandle):
-        return _is_sleep(handle)  # any other timer is a timeout that goes off, and that is a choice
+        return is_sleep(handle)  # any other timer is a timeout that goes off, and that is a choice
     return asyncio.isfuture(owner) or str(getattr(callback, "__module__", "")).startswith("asyncio.")
 
 
-class _Ready(deque[Handle]):
+class ReadyQueue(deque[Handle]):
     """The loop's queue of what can run now."""
 
     loop: ChoosingLoop
@@ -64,10 +64,10 @@ class _Ready(deque[Handle]):
         loop = self.loop
         if not loop.choosing:
             return self._first()
-        loop._check_length()
+        loop.check_length()
         handle = self._first() if loop.fifo else self._chosen()
-        if not _is_bookkeeping(handle):
-            loop._note(handle)
+        if not is_bookkeeping(handle):
+            loop.note_step(handle)
         return handle
 
     def _first(self) -> Handle:
@@ -75,14 +75,14 @@ class _Ready(deque[Handle]):
 
     def _chosen(self) -> Handle:
         for i, handle in enumerate(self):
-            if _is_bookkeeping(handle):
+            if is_bookkeeping(handle):
                 return self._take(i)
-        asleep = self.loop._asleep() if self.loop.any_latency else []
-        pick = self.loop._choose(len(self) + len(asleep))
+        asleep = self.loop.sleeping() if self.loop.any_latency else []
+        pick = self.loop.choose(len(self) + len(asleep))
         if pick < len(self):
             return self._take(pick)
         woken = len(self)
-        self.loop._wake(asleep[pick - woken])
+        self.loop.wake(asleep[pick - woken])
         return self.pop() if len(self) > woken else self._chosen()  # nobody wakes if the sleeper was cancelled
 
     def _take(self, i: int) -> Handle:
@@ -94,7 +94,7 @@ class _Ready(deque[Handle]):
 class ChoosingLoop(VirtualLoop):
     """A virtual loop that runs its tasks in the order a script says, and notes the choices it had."""
 
-    _ready: _Ready
+    _ready: ReadyQueue
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class ChoosingLoop(VirtualLoop):
         self.order: list[str] = []  # the tasks, in the order of their steps
         self._script, self._on_step = script, on_step
         self._names: Counter[str] = Counter()
-        self._ready = _Ready(self._ready)
+        self._ready = ReadyQueue(self._ready)
         self._ready.loop = self
 
     def create_task(self, coro: Coroutine[Any, Any, Any], **kwargs: Any) -> asyncio.Task[Any]:  # type: ignore[override]
@@ -122,7 +122,7 @@ class ChoosingLoop(VirtualLoop):
             kwargs["name"] = f"{name}-{self._names[name]}"
         return super().create_task(coro, **kwargs)
 
-    def _choose(self, options: int) -> int:
+    def choose(self, options: int) -> int:
         if options == 1:
             return 0
         at = len(self.trail)
@@ -142,24 +142,24 @@ class ChoosingLoop(VirtualLoop):
                 f"there were {len(self.trail)} choices, and {len(self._script)} the last time; {_REMEDY}"
             )
 
-    def _check_length(self) -> None:
+    def check_length(self) -> None:
         if len(self.order) >= _MAX_STEPS:
             self.choosing = False
             raise RuntimeError(f"the scenario took more than {_MAX_STEPS:,} steps; give it an end, or make it smaller")
 
-    def _note(self, handle: Handle) -> None:
+    def note_step(self, handle: Handle) -> None:
         owner = getattr(handle._callback, "__self__", None)
         name = owner.get_name() if owner is not None and _is_task(owner) else "a thread or timer"
         self.order.append(name)
         if self._on_step is not None:
             self._on_step(name)
 
-    def _asleep(self) -> list[Handle]:
+    def sleeping(self) -> list[Handle]:
         """List the sleeps that have not ended, soonest first."""
         pending: list[Handle] = list(self._scheduled)
-        return sorted(timer for timer in pending if _is_sleep(timer) and not timer._cancelled)
+        return sorted(timer for timer in pending if is_sleep(timer) and not timer._cancelled)
 
-    def _wake(self, timer: Handle) -> None:
+    def wake(self, timer: Handle) -> None:
         """End a sleep now: the answer came sooner. The clock stays where it is, so no timeout goes off for it."""
         i = next(i for i, each in enumerate(self._scheduled) if each is timer)
         del self._scheduled[i]

@@ -30,7 +30,7 @@ _INLINED = ("<listcomp>", "<setcomp>", "<dictcomp>")  # frames of their own up t
 Key = str | int  # a variable's name, or the id of an object
 
 
-def _is_yours(frame: FrameType) -> bool:
+def is_yours(frame: FrameType) -> bool:
     """Whether a frame runs the reader's code: not an installed package, not agentkit, not a generated method."""
     code = frame.f_code
     if code.co_filename.startswith(_NOT_YOURS) or "site-packages" in code.co_filename:
@@ -39,7 +39,7 @@ def _is_yours(frame: FrameType) -> bool:
 
 
 @dataclass(slots=True)
-class _Row:
+class _LineRow:
     number: int
     task: str
     line: int
@@ -56,7 +56,7 @@ class Recorder:
     """Notes every line of the reader's own code that runs between `start` and `stop`."""
 
     def __init__(self) -> None:
-        self._rows: list[_Row] = []
+        self._rows: list[_LineRow] = []
         self._open = False  # whether the last row's line is still running
         self._met: set[FrameType] = set()
         self._values: dict[Key, Any] = {}  # what it is now; keeps objects alive, so that an id stays theirs
@@ -86,7 +86,7 @@ class Recorder:
         self._users[id(value)] |= {"everybody", "else"}
 
     def _trace(self, frame: FrameType, event: str, arg: Any) -> Any:
-        if len(self._rows) > _ROWS or not _is_yours(frame):
+        if len(self._rows) > _ROWS or not is_yours(frame):
             return None
         if event == "exception":
             return self._trace
@@ -107,7 +107,7 @@ class Recorder:
         self._open = running is not None
         if running is not None:
             source = linecache.getline(running.f_code.co_filename, running.f_lineno).strip()
-            row = _Row(self._number, self._task, running.f_lineno, source, event != "line", False, values, values)
+            row = _LineRow(self._number, self._task, running.f_lineno, source, event != "line", False, values, values)
             self._rows.append(row)
         return self._trace
 

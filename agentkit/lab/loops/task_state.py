@@ -1,6 +1,6 @@
 """Where a task stands: ready, asleep until when, waiting for what, or ended how, and on which line.
 
-What it holds: `standing` of a task, the record `Standing` it returns, `Line`, and `amount`, seconds in words.
+What it holds: `task_state` of a task, the record `TaskState` it returns, `Line`, and `amount`, seconds in words.
 Guarantees: no addresses and no paths in what it says; looking at a task changes nothing about it.
 Strategy: follow what each suspended coroutine awaits, down to the future at the end; what that future is, or else the
 innermost function of a library on the way there, says what is waited for. (Python 3.14 can do a part of this itself:
@@ -17,11 +17,11 @@ from types import FrameType
 from typing import Any
 
 from agentkit.lab.loops.interleaving import show
-from agentkit.lab.loops.recorder import _is_yours
+from agentkit.lab.loops.recorder import is_yours
 from agentkit.lab.loops.source import statement
-from agentkit.lab.loops.virtual import _awaited
+from agentkit.lab.loops.virtual import awaited_frames
 
-__all__ = ["Line", "Standing", "amount", "line_of", "standing"]
+__all__ = ["Line", "TaskState", "amount", "line_of", "task_state"]
 
 
 def amount(seconds: float) -> str:
@@ -46,7 +46,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class TaskState:
     """Where a task stands."""
 
     task: str
@@ -65,24 +65,24 @@ def line_of(frame: FrameType) -> Line:
     return Line(code.co_name, statement(code.co_filename, frame.f_lineno), code.co_filename)
 
 
-def standing(task: asyncio.Task[Any], sleeps: Mapping[asyncio.Future[Any], float], now: float) -> Standing:
+def task_state(task: asyncio.Task[Any], sleeps: Mapping[asyncio.Future[Any], float], now: float) -> TaskState:
     """Look where a task stands now; `sleeps` says until when the future of a sleep has to wait."""
     inside: Any = task  # the private fields of a task are read here
     name = task.get_name()
     if task.done():
-        return Standing(name, "ended", _end(inside), None)
-    frames = list(_awaited(task.get_coro()))
-    own = [frame for frame in frames if _is_yours(frame)]
+        return TaskState(name, "ended", _end(inside), None)
+    frames = list(awaited_frames(task.get_coro()))
+    own = [frame for frame in frames if is_yours(frame)]
     begun = inspect.getcoroutinestate(inside.get_coro()) != inspect.CORO_CREATED
     line = line_of(own[-1]) if begun and own else None
     future = inside._fut_waiter
     if future is None or future.done():
-        return Standing(name, "ready", "ready" if begun else "ready to begin", line)
+        return TaskState(name, "ready", "ready" if begun else "ready to begin", line)
     if future in sleeps:
         when = sleeps[future]
         held = "is held up, its sleep was over at" if when < now else "sleeps until"
-        return Standing(name, "sleeping", f"{held} {amount(when)}", line)
-    return Standing(name, "waiting", f"waits for {_awaiting(future, frames)}", line)
+        return TaskState(name, "sleeping", f"{held} {amount(when)}", line)
+    return TaskState(name, "waiting", f"waits for {_awaiting(future, frames)}", line)
 
 
 def _end(task: Any) -> str:
@@ -106,7 +106,7 @@ def _library_call(frames: Iterable[FrameType]) -> str:
     """Name what waits for a future inside a library: `Lock.acquire`, `Queue.get`, `TaskGroup`."""
     inner: list[str] = []
     for frame in frames:
-        inner = [] if _is_yours(frame) else [*inner, frame.f_code.co_qualname]
+        inner = [] if is_yours(frame) else [*inner, frame.f_code.co_qualname]
     for name in reversed(inner):
         if not name.rpartition(".")[2].startswith("_"):
             return name

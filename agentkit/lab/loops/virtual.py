@@ -55,7 +55,7 @@ class Deadlock(RuntimeError):
         super().__init__(f"at {now:g} s every task waits for something that can never come:{lines}")
 
 
-def _awaited(coro: object) -> Iterator[FrameType]:
+def awaited_frames(coro: object) -> Iterator[FrameType]:
     """Frames of a suspended coroutine, outermost first, following what each one awaits."""
     while isinstance(coro, CoroutineType) and coro.cr_frame is not None:
         yield coro.cr_frame
@@ -64,7 +64,7 @@ def _awaited(coro: object) -> Iterator[FrameType]:
 
 def _place(task: asyncio.Task[Any]) -> str:
     """Say in which of the reader's own lines a task waits."""
-    frames = list(_awaited(task.get_coro()))
+    frames = list(awaited_frames(task.get_coro()))
     own = [f for f in frames if not f.f_code.co_filename.startswith(_NOT_YOURS)]
     if not frames:
         return "has not begun"
@@ -73,7 +73,7 @@ def _place(task: asyncio.Task[Any]) -> str:
     return f"in {frame.f_code.co_name}, line {frame.f_lineno}" + (f": {text}" if text else "")
 
 
-class _Timer(asyncio.TimerHandle):
+class OrderedTimer(asyncio.TimerHandle):
     """Trap: timers due at the same instant. asyncio's heap is not first-in first-out; this order is."""
 
     __slots__ = ("_seq",)
@@ -84,7 +84,7 @@ class _Timer(asyncio.TimerHandle):
         return (self._when, self._seq) < (other._when, other._seq)
 
 
-class _Task(asyncio.Task[Any]):
+class _NumberedTask(asyncio.Task[Any]):
     """Trap: sets of tasks. `TaskGroup` and `wait` walk sets, ordered by address; by number, they repeat."""
 
     _seq: int
@@ -93,7 +93,7 @@ class _Task(asyncio.Task[Any]):
         return self._seq
 
 
-class _Future(asyncio.Future[Any]):
+class _NumberedFuture(asyncio.Future[Any]):
     """The same for the futures of `run_in_executor`, which people hand to `wait` in numbers."""
 
     _seq: int
@@ -135,7 +135,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     Times are seconds since the loop was made. In a notebook cell use `simulate`, which also finds a thread for it.
     """
 
-    _scheduled: list[_Timer]  # asyncio's own heap of timers, named here because the selector reads it
+    _scheduled: list[OrderedTimer]  # asyncio's own heap of timers, named here because the selector reads it
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -164,7 +164,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         seq = next(self._sequence)
         if kwargs.get("name") is None:  # Trap: default names. They come from a counter of the whole process.
             kwargs["name"] = f"task-{seq}"
-        task = _Task.__new__(_Task)
+        task = _NumberedTask.__new__(_NumberedTask)
         task._seq = seq  # before __init__, which puts the task in a set
         task.__init__(coro, loop=self, **kwargs)  # type: ignore[misc]
         return task
@@ -174,7 +174,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     ) -> asyncio.TimerHandle:
         """Schedule `callback` at the instant `when`; equal instants run in the order they were set."""
         self._check_closed()  # type: ignore[attr-defined]
-        timer = _Timer(when, callback, args, self, context)
+        timer = OrderedTimer(when, callback, args, self, context)
         timer._seq = next(self._sequence)
         heapq.heappush(self._scheduled, timer)
         timer._scheduled = True  # type: ignore[attr-defined]
@@ -194,7 +194,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         Trap: worker threads. They finish when the machine likes, so they run in line here, `asyncio.to_thread` too.
         They take real time and no virtual time.
         """
-        future = _Future(loop=self)
+        future = _NumberedFuture(loop=self)
         future._seq = next(self._sequence)
 
         def work() -> None:

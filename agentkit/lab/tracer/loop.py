@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any, TypeVar
 
-from agentkit.lab.loops.choosing import ChoosingLoop, _is_bookkeeping, _is_sleep
-from agentkit.lab.loops.recorder import _is_yours
+from agentkit.lab.loops.choosing import ChoosingLoop, is_bookkeeping, is_sleep
+from agentkit.lab.loops.recorder import is_yours
 from agentkit.lab.loops.source import source_of
-from agentkit.lab.loops.task_state import Line, Standing, amount, line_of, standing
+from agentkit.lab.loops.task_state import Line, TaskState, amount, line_of, task_state
 from agentkit.lab.loops.virtual import VirtualLoop
 
 __all__ = ["LoopStep", "Timer", "TraceLoop", "aside"]
@@ -71,13 +71,13 @@ class LoopStep:
     """The tasks in the ready queue after it, the next one first."""
     timers: tuple[Timer, ...]
     """The timers set after it, the next one first."""
-    standing: tuple[Standing, ...]
+    states: tuple[TaskState, ...]
     """All tasks there have been, in the order they were made."""
 
     @property
     def then(self) -> str:
         """What the task came to: `sleeps until 2 s`, `ready again`, `returned 3`; `done` for what is no task."""
-        what = next((s.what for s in self.standing if s.task == self.task), "done")
+        what = next((s.what for s in self.states if s.task == self.task), "done")
         return "ready again" if what == "ready" else what
 
     @property
@@ -137,8 +137,8 @@ class TraceLoop(ChoosingLoop):
             self._close_step()
         super()._run_once()  # type: ignore[misc]
 
-    def _note(self, handle: Any) -> None:
-        super()._note(handle)
+    def note_step(self, handle: Any) -> None:
+        super().note_step(handle)
         self._close_step(handle)
         self._step = (self._label(handle), self._now)
 
@@ -150,12 +150,12 @@ class TraceLoop(ChoosingLoop):
         self._waits_on = {getattr(t, "_fut_waiter"): t.get_name() for t in self._made if not t.done()}  # noqa: B009
         (task, started), self._step = self._step, None
         queue = [*([] if following is None else [following]), *self._ready]
-        ready = tuple(self._label(handle) for handle in queue if not _is_bookkeeping(handle))
+        ready = tuple(self._label(handle) for handle in queue if not is_bookkeeping(handle))
         waiting: list[Any] = sorted(timer for timer in self._scheduled if not timer._cancelled)
         late = [max(0.0, self._now - timer._when) for timer in waiting]
         timers = tuple(Timer(self._label(t), t._when, by) for t, by in zip(waiting, late, strict=True))
-        sleeps = {timer._args[0]: timer._when for timer in waiting if _is_sleep(timer)}
-        stand = tuple(standing(each, sleeps, self._now) for each in self._made)
+        sleeps = {timer._args[0]: timer._when for timer in waiting if is_sleep(timer)}
+        stand = tuple(task_state(each, sleeps, self._now) for each in self._made)
         self._commit()
         step = LoopStep(
             number=len(self.steps) + 1,
@@ -165,14 +165,14 @@ class TraceLoop(ChoosingLoop):
             lines=tuple(dict.fromkeys(self._lines)),
             ready=ready,
             timers=timers,
-            standing=stand,
+            states=stand,
         )
         self.steps.append(step)
         self._lines.clear()
         sys.settrace(tracer)
 
     def _trace(self, frame: FrameType, event: str, arg: Any) -> Any:
-        if not _is_yours(frame) or frame.f_code.co_filename == "<string>":  # made by namedtuple, and the like
+        if not is_yours(frame) or frame.f_code.co_filename == "<string>":  # made by namedtuple, and the like
             return None
         if event == "call":
             self._codes.setdefault(frame.f_code)
@@ -198,7 +198,7 @@ class TraceLoop(ChoosingLoop):
         owner: Any = getattr(callback, "__self__", None)
         if hasattr(owner, "get_coro"):
             return str(owner.get_name())
-        if _is_sleep(handle):
+        if is_sleep(handle):
             return self._waits_on.get(handle._args[0], "a sleep")
         if isinstance(owner, asyncio.Timeout):
             return f"timeout of {getattr(owner, '_task').get_name()}"  # noqa: B009

@@ -48,7 +48,7 @@ def _headline(trace: LoopTrace, step: LoopStep) -> str:
 def _code(trace: LoopTrace, step: LoopStep) -> str:
     """The functions that ran, with the step's lines marked, and who else stands on which line."""
     here: dict[Place, list[str]] = {}
-    for each in step.standing:
+    for each in step.states:
         if each.line is not None and each.task != step.task:
             here.setdefault((each.line.file, each.line.number), []).append(each.task)
     return code(trace.source, [(line.file, line.number) for line in step.lines], here)
@@ -95,14 +95,14 @@ def _empty(step: LoopStep) -> str:
 
 def _tasks(step: LoopStep) -> str:
     rows = ""
-    for each in step.standing[:_TASKS]:
+    for each in step.states[:_TASKS]:
         style = _BUSY if each.task == step.task else "opacity:.6" if each.state == "ended" else ""
         line = f" (line {each.line.number})" if each.line else ""
         rows += (
             f"<tr style='{style}'><td style='{_CELL}'><code>{html.escape(each.task)}</code></td>"
             f"<td style='{_CELL};white-space:normal'>{html.escape(each.what + line)}</td></tr>"
         )
-    more = len(step.standing) - _TASKS
+    more = len(step.states) - _TASKS
     return f"<table style='border-spacing:0;margin-top:6px'>{rows}</table>" + (f"and {more} more" if more > 0 else "")
 
 
@@ -111,7 +111,7 @@ def _lanes(trace: LoopTrace, step: LoopStep) -> str:
     end = max(each.ended for each in trace.steps)
     if not end:
         return ""
-    lanes: dict[str, str] = {each.task: "" for each in trace.steps[-1].standing[:_TASKS]}
+    lanes: dict[str, str] = {each.task: "" for each in trace.steps[-1].states[:_TASKS]}
     for task, start, stop, fill in _stretches(trace):
         if task in lanes:
             width = "2px" if stop == start else f"{100 * (stop - start) / end:.2f}%"
@@ -140,7 +140,7 @@ def _stretches(trace: LoopTrace) -> Iterator[tuple[str, float, float, str]]:
     before: tuple[str, ...] = ()
     for i, step in enumerate(trace.steps):
         until = trace.steps[i + 1].started if i + 1 < len(trace.steps) else step.ended
-        for each in step.standing:
+        for each in step.states:
             if each.state in ("sleeping", "waiting") and until > step.started:
                 yield each.task, step.started, until, f"background:{WAITING}"
         if step.blocked:

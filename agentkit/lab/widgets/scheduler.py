@@ -73,7 +73,7 @@ class Scheduler(widgets.VBox):  # type: ignore[misc]
         self.scenario, self.invariant, self.goal = scenario, invariant, goal
         self.play: Play = play(scenario, "", invariant)
         """How things stand after the choices so far."""
-        names = [each.task for each in self.play.standing]
+        names = [each.task for each in self.play.states]
         if len(names) < 2:
             raise ValueError(f"scenario must make 2 agents or more, it makes {len(names)}; one has no order to choose")
         self._steps = {name: self._button(f"step {name}", partial(self._press, name)) for name in names}
@@ -127,12 +127,12 @@ class Scheduler(widgets.VBox):  # type: ignore[misc]
             button.disabled = name not in now.can_run
         self._undo.disabled = self._reset.disabled = not now.choices
         here: dict[Place, list[str]] = {}
-        for each in now.standing:
+        for each in now.states:
             if each.line is not None:
                 here.setdefault((each.line.file, each.line.number), []).append(each.task)
         table = now.table._repr_html_() if now.table.steps else ""
         printed = f"<pre>{html.escape(now.printed)}</pre>" if now.printed else ""
-        agents = "<br>".join(html.escape(f"{each.task} {where(each)}") for each in now.standing)
+        agents = "<br>".join(html.escape(f"{each.task} {where(each)}") for each in now.states)
         self._panel.value = (
             f"<div style='line-height:1.45'>{self._headline()}<div style='display:flex;flex-wrap:wrap;gap:8px 28px'>"
             f"<div>{code(now.source, self._ran(), here)}<div style='margin-top:6px'>{agents}</div>"
@@ -163,7 +163,7 @@ class Scheduler(widgets.VBox):  # type: ignore[misc]
         return super()._repr_mimebundle_(**kwargs) | {"text/plain": repr(self)}
 
     def __repr__(self) -> str:
-        agents = "" if self.play.outcome else "; " + ", ".join(f"{s.task} {where(s)}" for s in self.play.standing)
+        agents = "" if self.play.outcome else "; " + ", ".join(f"{s.task} {where(s)}" for s in self.play.states)
         reached = "goal reached" if self.reached else "goal missed" if self.play.outcome else "goal"
         return f"<Scheduler {self.value!r}: {self.play.verdict}{agents}; {reached}: {self.goal}>"
 
