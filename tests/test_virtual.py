@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,10 @@ from typing import Any
 
 import pytest
 
+from agentkit.lab.explorer.explore import explore
+from agentkit.lab.explorer.play import play
 from agentkit.lab.loops.virtual import Deadlock, VirtualLoop, simulate
+from agentkit.lab.tracer.trace import trace
 
 
 def now() -> float:
@@ -615,7 +619,7 @@ def test_simulate_leaves_nothing_behind(in_loop: bool):
 
 def _no_thread_stays() -> None:
     for thread in threading.enumerate():
-        if thread.name == "agentkit-simulate":
+        if thread.name == "agentkit-beside":
             thread.join(30)
             assert not thread.is_alive()
 
@@ -690,6 +694,67 @@ def test_simulate_stop_in_a_cell():
     finally:
         loop.close()
     assert seen == ["finally"]
+    _no_thread_stays()
+
+
+def _stopped_in_a_cell(run: Callable[[Any], Any], scenario: Any) -> None:
+    async def cell():
+        run(scenario)
+
+    loop = asyncio.new_event_loop()  # not asyncio.run, which would catch the signal before the kernel's handler does
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(cell())
+    finally:
+        loop.close()
+
+
+def _press_stop() -> None:
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+
+@pytest.mark.parametrize("run", [simulate, trace, explore, play])
+def test_beside_stop_ends_a_loop_that_never_awaits(run: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch):
+    """In a cell, Stop ends code that never awaits: its `finally` runs, and no thread is left."""
+    monkeypatch.setattr("agentkit.lab.loops.beside._GRACE", 0.01)
+    seen: list[str] = []
+
+    async def busy():
+        turns = 0
+        _press_stop()
+        try:
+            while True:
+                turns += 1
+        finally:
+            seen.append("finally")
+
+    state, output, sleep = random.getstate(), sys.stdout, time.sleep
+    _stopped_in_a_cell(run, busy)
+    _no_thread_stays()
+    assert seen == ["finally"]
+    assert (random.getstate(), sys.stdout, time.sleep) == (state, output, sleep)
+
+
+@pytest.mark.parametrize("run", [simulate, trace, explore, play])
+def test_beside_stop_does_not_wait_for_a_call_that_does_not_return(
+    run: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+):
+    """A call into C cannot be interrupted: Stop leaves its thread behind, and output is restored at once."""
+    monkeypatch.setattr("agentkit.lab.loops.beside._GRACE", 0.01)
+    lock = threading.Lock()
+    lock.acquire()
+
+    async def blocked():
+        _press_stop()
+        lock.acquire()
+
+    output = sys.stdout
+    try:
+        _stopped_in_a_cell(run, blocked)
+        assert sys.stdout is output
+        assert any(thread.name == "agentkit-beside" for thread in threading.enumerate())
+    finally:
+        lock.release()
     _no_thread_stays()
 
 

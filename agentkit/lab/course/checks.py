@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
-import ctypes
 import dis
 import gc
 import inspect
@@ -24,11 +22,13 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from dataclasses import asdict
 from typing import Any
 
 from agentkit.lab.course.exercise import Case, Exercise, Verdict, bounds, words
 from agentkit.lab.course.registry import exercise
+from agentkit.lab.loops.beside import thread_for, throw_into
 from agentkit.lab.loops.virtual import Deadlock, simulate
 
 __all__ = ["NOT_YET", "check", "hint", "run_cases"]
@@ -42,38 +42,30 @@ class _Overrun(SystemExit):
     """Raised in the thread of a case that does not end; a SystemExit, which asyncio does not catch."""
 
 
-def _raise_in(thread: threading.Thread) -> bool:
-    """Raise `_Overrun` in a thread until it ends; return False if it is still alive after two seconds."""
+def _end(thread: threading.Thread) -> None:
+    """Stop a thread that runs Python code; give up after two seconds."""
     for _ in range(20):
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_Overrun))
+        throw_into(thread, _Overrun)
         thread.join(0.1)
         if not thread.is_alive():
-            return True
-    return False
+            return
 
 
 def _bounded(work: Callable[[], object], seconds: float) -> BaseException | None:
-    """Run `work` in a thread; return the exception it raised, None, or `_Overrun` if it exceeded `seconds`."""
-    box: list[BaseException] = []
-    context = contextvars.copy_context()  # so that an answer's output appears below the cell that checks it
-
-    def target() -> None:
-        try:
-            context.run(work)
-        except BaseException as error:  # SystemExit too: an answer that exits fails the case
-            box.append(error.with_traceback(None))
-
-    thread = threading.Thread(target=target, name="agentkit-case", daemon=True)
-    thread.start()
+    """Run `work` in a thread; return what it raised, or None, or `_Overrun` if it did not end in time."""
+    thread, answer = thread_for(work, "agentkit-case")
     try:
-        thread.join(seconds)
-    except KeyboardInterrupt:  # the Stop button: end the case too
-        _raise_in(thread)
+        thread.start()
+        wait([answer], seconds)
+    except KeyboardInterrupt:  # the Stop button
+        _end(thread)
         raise
-    if thread.is_alive():
-        _raise_in(thread)
+    if not answer.done():
+        _end(thread)
         return _Overrun()
-    return box[0] if box else None
+    thread.join()
+    error = answer.exception()  # SystemExit too: an answer that exits is a verdict
+    return error.with_traceback(None) if error else None
 
 
 class _TooLate(Exception):

@@ -10,16 +10,14 @@ Qadeer and Rakamarić, 2011.) Opened by notebook 04. For threads: `agentkit.lab.
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import html
 import itertools
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from agentkit.lab.explorer.search import Search
+from agentkit.lab.loops.beside import beside
 from agentkit.lab.loops.interleaving import Interleaving
 
 __all__ = ["Exploration", "explore"]
@@ -150,32 +148,4 @@ def explore(
             search.name, search.runs, search.outcomes, search.failures, run, departures, exhausted, search.replay()
         )
 
-    return _beside_a_running_loop(work, search)
-
-
-def _beside_a_running_loop(work: Callable[[], Exploration], search: Search) -> Exploration:
-    """Do the work here, or in a thread of its own where a loop is running already, as in a notebook cell."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return work()
-    box: list[Any] = []
-    context = contextvars.copy_context()
-
-    def inside() -> None:
-        try:
-            box.append(context.run(work))
-        except BaseException as error:
-            box.append(error)
-
-    thread = threading.Thread(target=inside, name="agentkit-explore", daemon=True)
-    thread.start()
-    try:
-        thread.join()
-    except KeyboardInterrupt:
-        search.stopped = True
-        thread.join(timeout=2)
-        raise
-    if isinstance(box[0], BaseException):
-        raise box[0]
-    return box[0]  # type: ignore[no-any-return]
+    return beside(work, search.stop)

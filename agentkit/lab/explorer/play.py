@@ -21,11 +21,11 @@ from typing import Any
 from agentkit.lab.explorer.lost_update import lost_update
 from agentkit.lab.explorer.play_loop import OutOfChoices, PlayLoop
 from agentkit.lab.explorer.search import BadScenario, Search
+from agentkit.lab.loops.beside import beside
 from agentkit.lab.loops.interleaving import Interleaving, show
 from agentkit.lab.loops.lineparts import line_parts
 from agentkit.lab.loops.task_state import TaskState
 from agentkit.lab.loops.virtual import Deadlock
-from agentkit.lab.tracer.loop import aside
 
 __all__ = ["Play", "play", "where"]
 
@@ -105,15 +105,18 @@ def play(scenario: Callable[[], Any], choices: str = "", invariant: Callable[[An
     """
     if not callable(scenario):
         raise TypeError(f"scenario must be a function, got {type(scenario).__name__}; write play(f), not play(f())")
-    return aside(lambda: _play(scenario, choices, invariant))
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):  # out here: output is restored even if Stop leaves the thread behind
+        return beside(lambda: _play(scenario, choices, invariant, printed))
 
 
-def _play(scenario: Callable[[], Any], choices: str, invariant: Callable[[Any], Any] | None) -> Play:
-    loop, printed, dice = PlayLoop(choices), io.StringIO(), random.getstate()
+def _play(
+    scenario: Callable[[], Any], choices: str, invariant: Callable[[Any], Any] | None, printed: io.StringIO
+) -> Play:
+    loop, dice = PlayLoop(choices), random.getstate()
     random.seed(0)
     try:
-        with contextlib.redirect_stdout(printed):
-            end = _run(Search(scenario, invariant, True), loop, printed)
+        end = _run(Search(scenario, invariant, True), loop, printed)
     finally:
         random.setstate(dice)
     loop.check_choices(end.states)

@@ -50,7 +50,7 @@ class Search:
     def __init__(self, scenario: Callable[[], Any], invariant: Callable[[Any], Any] | None, any_latency: bool) -> None:
         self.scenario, self.invariant, self.any_latency = scenario, invariant, any_latency
         self.name = getattr(scenario, "__name__", "scenario")
-        self.stopped = False
+        self._stopped = False
         self.outcomes: dict[str, int] = {}
         self.failures = 0
         self.usual: str | None = None
@@ -60,6 +60,10 @@ class Search:
     def runs(self) -> int:
         """Orders tried so far."""
         return sum(self.outcomes.values())
+
+    def stop(self) -> None:
+        """Ask `run` to return after the current run; any thread may call it."""
+        self._stopped = True
 
     def run(self, max_runs: int, max_deviations: int | None, stop_at_first: bool) -> bool:
         """Try asyncio's own order, then breadth first all departures from it; return whether none is left."""
@@ -71,7 +75,7 @@ class Search:
             self._count(outcome, failed, 0, (), False)
         level = deque([(1, _branches(tree.trail, 0))])
         exhausted = True
-        while level and exhausted and not (self.stopped or (stop_at_first and self.failures)):
+        while level and exhausted and not (self._stopped or (stop_at_first and self.failures)):
             departures, scripts = level[0]
             script = next(scripts, None)
             if script is None:

@@ -12,7 +12,7 @@ Opened by notebook 01; taken apart in notebook 02.
 from __future__ import annotations
 
 import asyncio
-import contextvars
+import contextlib
 import heapq
 import inspect
 import itertools
@@ -23,10 +23,11 @@ import selectors
 import sysconfig
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from concurrent.futures import Future, wait
 from pathlib import Path
 from types import CoroutineType, FrameType
 from typing import Any, TypeVar
+
+from agentkit.lab.loops.beside import beside
 
 __all__ = ["Deadlock", "VirtualLoop", "simulate"]
 
@@ -237,14 +238,6 @@ def _run(main: Callable[..., Awaitable[T]], args: tuple[Any, ...], seed: int, be
         random.setstate(state)
 
 
-def _a_loop_is_running() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
 def _not_a_function(main: object) -> TypeError:
     if inspect.iscoroutine(main):
         main.close()
@@ -269,32 +262,17 @@ def simulate(main: Callable[..., Awaitable[T]], *args: Any, seed: int = 0) -> T:
     """
     if not callable(main):
         raise _not_a_function(main)
-    if not _a_loop_is_running():
-        return _run(main, args, seed, lambda: None)
-
-    answer: Future[T] = Future()
     started, stopped = list[Any](), threading.Event()
 
     def began() -> None:
         started.append((asyncio.get_running_loop(), asyncio.current_task()))
         if stopped.is_set():
-            raise asyncio.CancelledError  # nobody could tell this task
+            raise asyncio.CancelledError  # `stop` came before there was a task to cancel
 
-    context = contextvars.copy_context()  # so that what it prints lands in the cell that called it
-
-    def work() -> None:
-        try:
-            answer.set_result(context.run(_run, main, args, seed, began))
-        except BaseException as error:
-            answer.set_exception(error)
-
-    try:
-        threading.Thread(target=work, name="agentkit-simulate", daemon=True).start()
-        wait([answer])  # not Thread.join: interrupted, 3.11's takes the thread for ended
-    except KeyboardInterrupt:
+    def stop() -> None:
         stopped.set()
         for loop, task in started:
-            loop.call_soon_threadsafe(task.cancel)
-        wait([answer], timeout=2)
-        raise
-    return answer.result()
+            with contextlib.suppress(RuntimeError):  # the loop has just closed
+                loop.call_soon_threadsafe(task.cancel)
+
+    return beside(lambda: _run(main, args, seed, began), stop)

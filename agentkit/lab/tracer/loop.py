@@ -1,6 +1,6 @@
 """The loop that `trace` runs on: it looks at its own queues each time a task has had its step.
 
-What it holds: `TraceLoop`, the records `LoopStep` and `Timer` it keeps, and `aside`, to run it beside another loop.
+What it holds: `TraceLoop`, the records `LoopStep` and `Timer` it keeps.
 Guarantees: the order is asyncio's own, first in first out; nothing is noted but the reader's own lines and tasks, by
 the first line of each statement, so every Python notes the same.
 Strategy: a step ends when the next task is taken from the ready queue, or when the loop has nothing left but to wait.
@@ -11,13 +11,11 @@ Used by `agentkit.lab.tracer.trace`.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import CodeType, FrameType
-from typing import Any, TypeVar
+from typing import Any
 
 from agentkit.lab.loops.choosing import ChoosingLoop, is_bookkeeping, is_sleep
 from agentkit.lab.loops.recorder import is_yours
@@ -25,17 +23,7 @@ from agentkit.lab.loops.source import source_of
 from agentkit.lab.loops.task_state import Line, TaskState, amount, line_of, task_state
 from agentkit.lab.loops.virtual import VirtualLoop
 
-__all__ = ["LoopStep", "Timer", "TraceLoop", "aside"]
-
-T = TypeVar("T")
-
-
-def aside(work: Callable[[], T]) -> T:
-    """Do the work here, or in a thread of its own where a loop is running already, as in a notebook cell."""
-    if asyncio._get_running_loop() is None:
-        return work()
-    with ThreadPoolExecutor(1, "agentkit-trace") as pool:
-        return pool.submit(contextvars.copy_context().run, work).result()
+__all__ = ["LoopStep", "Timer", "TraceLoop"]
 
 
 @dataclass(frozen=True, slots=True)

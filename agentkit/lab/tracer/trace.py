@@ -21,10 +21,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
+from agentkit.lab.loops.beside import beside, running_loop
 from agentkit.lab.loops.interleaving import show
 from agentkit.lab.loops.task_state import amount
 from agentkit.lab.loops.virtual import Deadlock, VirtualLoop
-from agentkit.lab.tracer.loop import LoopStep, TraceLoop, aside
+from agentkit.lab.tracer.loop import LoopStep, TraceLoop
 
 __all__ = ["LoopTrace", "block", "few", "trace"]
 
@@ -49,7 +50,7 @@ def block(seconds: float) -> None:
     """
     if seconds < 0:
         raise ValueError(f"seconds must be 0 or more, got {seconds}; a blocking call takes time and gives none back")
-    loop = asyncio._get_running_loop()
+    loop = running_loop()
     if isinstance(loop, VirtualLoop):
         loop._now += seconds
     else:
@@ -182,7 +183,7 @@ def trace(main: Callable[..., Awaitable[Any]], *args: Any, seed: int = 0) -> Loo
     """
     if not callable(main):
         raise _not_a_function(main)
-    return aside(lambda: _run(main, args, seed))
+    return beside(lambda: _run(main, args, seed))
 
 
 def _not_a_function(main: object) -> TypeError:
