@@ -1,10 +1,10 @@
-"""Every order in which a few asyncio tasks can run: find the race, see it, prove it gone.
+"""Every order in which a few asyncio tasks can run: find a race, see it, prove that it is fixed.
 
 What it holds: `explore`, and its result `Exploration`.
 Guarantees: the same scenario gives the same runs, counts and table every time and on every supported Python.
-Strategy: run the scenario on fresh state again and again on the virtual loop, whose ready queue asks which waiting
-step goes next. The first run takes asyncio's own order (first in, first out); then come all runs that depart from it
-once, then twice, and so on, so the first failure found departs least. (The idea of delay-bounded scheduling: Emmi,
+Strategy: run the scenario repeatedly, on fresh state, on a virtual loop whose ready queue chooses the next step. The
+first run takes asyncio's own order (first in, first out), followed by all runs that depart from it once, then twice,
+and so on, so the first failure found has the fewest departures. (This is the idea of delay-bounded scheduling: Emmi,
 Qadeer and Rakamarić, 2011.) Opened by notebook 04. For threads: `agentkit.lab.explorer.threads`.
 """
 
@@ -25,20 +25,20 @@ __all__ = ["Exploration", "explore"]
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Exploration:
-    """What `explore` found; its `repr` tells it in full."""
+    """What `explore` found; its `repr` states all of it."""
 
     scenario: str
     """Name of the scenario."""
     runs: int
-    """Orders tried; no two alike."""
+    """Orders tried, each once."""
     outcomes: dict[str, int]
-    """How many orders came to each outcome, in the order of discovery."""
+    """How many orders had each outcome, in the order of discovery."""
     failures: int
-    """Orders that broke the invariant, raised, got stuck, or (without an invariant) came to another outcome."""
+    """Orders that broke the invariant, raised, deadlocked, or (without an invariant) differ from the first outcome."""
     first_failure: int | None
-    """The run that failed first, counted from 1; None if none did."""
+    """Number of the first run that failed, counted from 1; None if none did."""
     departures: int | None
-    """How often that run departs from asyncio's own order."""
+    """How many times that run departs from asyncio's own order."""
     exhausted: bool
     """Whether every order was tried."""
     interleaving: Interleaving | None
@@ -46,7 +46,7 @@ class Exploration:
 
     @property
     def holds(self) -> bool:
-        """Whether no order tried failed."""
+        """Whether none of the orders tried failed."""
         return not self.failures
 
     @property
@@ -98,6 +98,7 @@ def explore(
 ) -> Exploration:
     """Run `scenario` in every order its tasks can take, and report the orders that break `invariant`.
 
+    >>> import asyncio
     >>> async def two_agents():
     ...     counter = 0
     ...     async def agent():
@@ -119,17 +120,17 @@ def explore(
        3  agent-1     7  counter = read + 1      0 → 1
        4  agent-2     7  counter = read + 1      1 → 1
 
-    `scenario` makes fresh state each time. It is an async function that runs its tasks and returns what to judge, or a
-    plain one that returns coroutines, or `(state, coroutines)`, and then `state` is judged. `invariant(value)` returns
-    whether all is well, or asserts it. Without one, an order fails if its outcome differs from the first order's.
-    An exception or a deadlock is a failure too.
+    `scenario` makes fresh state on each call. It is an async function that runs its tasks and returns the value to
+    check, or a plain function that returns coroutines, or `(state, coroutines)`; in that case `state` is checked.
+    `invariant(value)` returns whether the value is right, or asserts it. Without an invariant, an order fails if its
+    outcome differs from the first one's. An exception or a deadlock is also a failure.
 
-    What it shows: asyncio itself is first in, first out; other orders stand for a network that answers sooner or later
-    than it did here. So with `any_latency` a sleep may end at any moment, as an answer may; False keeps sleeps as
-    written, and reorders only what is ready at one instant. A task switches at an `await` and nowhere else:
-    threads are another matter. The count of orders is no probability. Where every order was tried and none failed,
-    `proved` is True, for this many tasks and this input; `max_runs` and `max_deviations` bound the search.
-    Works in a script and in a notebook cell alike, without `await`.
+    What it shows: asyncio itself is first in, first out; the other orders model a network that answers sooner or later
+    than it did here. So with `any_latency`, a sleep may end at any moment, as an answer may; False keeps sleeps as
+    written and reorders only what is ready at the same time. Tasks switch at an `await` and nowhere else; for threads,
+    see `hammer`. The share of orders that fail is not a probability. If every order was tried and none failed, `proved`
+    is True, for this number of tasks and this input. `max_runs` and `max_deviations` bound the search.
+    Works the same in a script and in a notebook cell, without `await`.
     """
     if not callable(scenario):
         raise TypeError(

@@ -1,9 +1,9 @@
-"""Whether a run lost an update, and how: read off the table of its lines.
+"""Whether a run lost an update, and how, according to the table of its lines.
 
 What it holds: `lost_update`.
-Guarantee: it names only what the table shows: a write from what was read before another task's write.
-Strategy: for each write, look back for the write before it by another task, and for the last line before that one in
-which the writer mentioned the thing, without having mentioned it since. Used by `agentkit.lab.explorer.play`.
+Guarantee: it reports only what the table shows: a write of a value that was read before another task's write.
+Strategy: for each write, find the previous write if another task made it, and the last line before that one in which
+the writer read the name, if it has not read it again since. Used by `agentkit.lab.explorer.play`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from agentkit.lab.loops.interleaving import Interleaving, Step
 
 __all__ = ["lost_update"]
 
-_ASSIGNMENT = re.compile(r"(?<![-+*/%|&^<>!=:])=(?!=)")  # and not +=, ==, :=
+_ASSIGNMENT = re.compile(r"(?<![-+*/%|&^<>!=:])=(?!=)")  # but not +=, == or :=
 
 
 def lost_update(table: Interleaving) -> str:
-    """Say who wrote over whose write, and when it had read; the empty string if nobody did.
+    """Return which task overwrote which write, and when it had read the value; an empty string if no update was lost.
 
     >>> def step(number, task, source, before, after):
     ...     return Step(number, task, 1, source, True, {"n": before}, {"n": after})
@@ -42,17 +42,17 @@ def lost_update(table: Interleaving) -> str:
 
 
 def _read_before(steps: Sequence[Step], name: str, first: int, second: int) -> Step | None:
-    """Return the line before `first` in which the writer of `second` last read `name`; None if it did so since."""
+    """Return the line before `first` in which the writer of `second` last read `name`; None if it has done so since."""
     writer = steps[second].task
     mine = [(i, step) for i, step in enumerate(steps[: second + 1]) if step.task == writer]
     begun = [step for i, step in mine if i < first and not step.ended and step.line == steps[second].line]
     since = [i for i, step in mine if i > first and _reads(step.source, name)]
-    if since and not (begun and since == [second]):  # a line that went on had read before it waited
+    if since and not (begun and since == [second]):  # a line that resumed had read before it waited
         return None
     return next((step for i, step in reversed(mine) if i < first and _reads(step.source, name)), None)
 
 
 def _reads(source: str, name: str) -> bool:
-    """Whether a line mentions a name other than as the target of an assignment."""
+    """Whether a line uses a name other than as the target of an assignment."""
     value = _ASSIGNMENT.split(source, maxsplit=1)[-1]
     return re.search(rf"(?<![\w.]){re.escape(name)}\b", value) is not None

@@ -1,10 +1,10 @@
 """A few agents whose order you choose, step by step: `play`.
 
-What it holds: `play`, which runs a scenario in the order of your choices as far as they reach, and `Play`, how things
-stand then: who can go on, what happened line by line, and, at the end, whether the invariant broke, and why.
-Guarantees: the same choices give the same play every time, on every supported Python; nothing runs on after it.
-Strategy: fresh state and a run from the start for each play, on a loop that takes its tasks in the order of the
-choices (as the explorer does); undo is a play with one choice less. Opened by notebook 04.
+What it holds: `play`, which runs a scenario in the order you choose until the choices end, and `Play`, its state at
+that point: which agents can run next, what happened line by line, and, at the end, whether the invariant broke and why.
+Guarantees: the same choices give the same play every time, on every supported Python; nothing is left running.
+Strategy: each play is a run from the start, on fresh state, on a loop that runs its tasks in the order of the choices.
+Undo is a play with one choice fewer. Opened by notebook 04.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from agentkit.lab.explorer.play_loop import OutOfChoices, PlayLoop
 from agentkit.lab.explorer.search import BadScenario, Search
 from agentkit.lab.loops.beside import beside
 from agentkit.lab.loops.interleaving import Interleaving, show
-from agentkit.lab.loops.lineparts import line_parts
+from agentkit.lab.loops.source import line_parts
 from agentkit.lab.loops.task_state import TaskState
 from agentkit.lab.loops.virtual import Deadlock
 
@@ -32,34 +32,35 @@ __all__ = ["Play", "play", "where"]
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Play:
-    """How a scenario stands after your choices."""
+    """The state of a scenario after your choices."""
 
     choices: str
-    """The agents that were given a step, in their order: `ABAB`."""
+    """The agents that ran a step, in order: `ABAB`."""
     can_run: tuple[str, ...]
-    """The agents that can be given the next one; none when the run is over."""
+    """The agents that can run the next step; empty when the run is over."""
     states: tuple[TaskState, ...]
-    """Where each agent stands."""
+    """What each agent is doing."""
     table: Interleaving
-    """The lines that ran, and what they did to what the agents share."""
+    """The lines that ran, and how they changed what the agents share."""
     outcome: str | None
-    """What the run came to; None while it goes on."""
+    """The outcome of the run; None until it is over."""
     broke: bool | None
-    """Whether it broke the invariant, raised, or got stuck; None while nothing says so, as without an invariant."""
+    """Whether it broke the invariant, raised, or deadlocked; None if that is not known: before the end, or without an
+    invariant."""
     stuck: bool
-    """Whether it is a deadlock."""
+    """Whether it ended in a deadlock."""
     why: str
-    """How it came to break; empty if it did not."""
+    """Why it broke; empty if it did not."""
     printed: str
     """What the agents printed."""
     source: dict[str, dict[int, str]]
     """The agents' code, by file or cell, and line."""
     parts: dict[int, tuple[str, ...]]
-    """Lines that read and write what is shared, taken apart: `('read n', 'change', 'write n')`."""
+    """The parts of lines that read and write what is shared: `('read n', 'change', 'write n')`."""
 
     @property
     def verdict(self) -> str:
-        """How it stands, in a sentence."""
+        """The state in one sentence."""
         steps = f"{len(self.choices)} step{'s' * (len(self.choices) != 1)}"
         if self.outcome is None:
             return f"{steps}; {' or '.join(self.can_run)} can go next"
@@ -79,12 +80,12 @@ class Play:
 
 
 def where(each: TaskState) -> str:
-    """Say where an agent stands: `waits for Lock.acquire at line 25`."""
+    """Return what an agent is doing, and where: `waits for Lock.acquire at line 25`."""
     return each.what + (f" at line {each.line.number}" if each.line else "")
 
 
 def play(scenario: Callable[[], Any], choices: str = "", invariant: Callable[[Any], Any] | None = None) -> Play:
-    """Run `scenario`, giving steps to its agents A, B, … in the order of `choices`, and return how things stand.
+    """Run steps of the agents A, B, … of `scenario` in the order of `choices`, and return the state after them.
 
     >>> async def two_agents():
     ...     counter = 0
@@ -98,15 +99,15 @@ def play(scenario: Callable[[], Any], choices: str = "", invariant: Callable[[An
     >>> print(play(two_agents, "ABAB", lambda counter: counter == 2).verdict)
     4 steps; it came to 1: B wrote counter in step 4 from what it had read in step 2, so what A wrote in step 3 is lost
 
-    A step runs an agent to its next `await` that has to wait: between two of those, no other agent can come in. Giving
-    a step to one that sleeps means that its answer is there now. `scenario` and `invariant` are those of `explore`:
-    the tasks that the scenario makes are the agents, in the order it makes them; tasks that agents make run at once.
-    Raises ValueError for a choice that cannot be made, naming those that can.
+    A step runs an agent to its next `await` that has to wait; no other agent runs in between. A step of a sleeping
+    agent means that its answer has arrived. `scenario` and `invariant` are those of `explore`. The agents are the tasks
+    that the scenario makes, in that order; tasks that agents make run immediately. Raises ValueError for a choice that
+    is not possible, naming those that are.
     """
     if not callable(scenario):
         raise TypeError(f"scenario must be a function, got {type(scenario).__name__}; write play(f), not play(f())")
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):  # out here: output is restored even if Stop leaves the thread behind
+    with contextlib.redirect_stdout(printed):  # here, not in the thread: restored even if Stop leaves that behind
         return beside(lambda: _play(scenario, choices, invariant, printed))
 
 
@@ -121,7 +122,7 @@ def _play(
         random.setstate(dice)
     loop.check_choices(end.states)
     over = end.outcome is not None
-    table = loop.notes.result(end.outcome or "")
+    table = loop.recorder.result(end.outcome or "")
     return Play(
         choices=choices,
         can_run=() if over else loop.options,
@@ -139,7 +140,7 @@ def _play(
 
 @dataclass(slots=True)
 class _PlayEnd:
-    """How a run stood when the choices, or the scenario, came to an end."""
+    """The state of a run when the choices, or the scenario, ended."""
 
     outcome: str | None = None
     broke: bool = False
@@ -149,28 +150,29 @@ class _PlayEnd:
 
 
 def _run(search: Search, loop: PlayLoop, printed: io.StringIO) -> _PlayEnd:
+    """Run the scenario on `loop` until it, or the choices, end."""
     end = _PlayEnd()
     loop.set_exception_handler(lambda *_: None)  # each step would print the same error again
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
         try:
-            end.outcome, end.broke = search.judge(runner.run(search.body(loop, loop.notes)))
+            end.outcome, end.broke = search.judge(runner.run(search.body(loop, loop.recorder)))
         except OutOfChoices:
             pass
         except Deadlock:
             end.outcome, end.broke, end.stuck = "a deadlock", True, True
         except (BadScenario, KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # what became of the scenario is what this is about
+        except BaseException as error:  # CancelledError too: it is an outcome of the scenario
             end.outcome, end.broke = show(error, 100), True
-        finally:  # what follows is cleaning up, and no part of the scenario
+        finally:  # the rest is cleanup, not part of the scenario
             loop.choosing = False
-            loop.notes.stop()
+            loop.recorder.stop()
             end.states, end.printed = loop.states(), printed.getvalue()
     return end
 
 
 def _why(table: Interleaving, end: _PlayEnd) -> str:
-    """Say how the order of the steps broke it."""
+    """Return why this order of steps broke the scenario; an empty string if it did not."""
     if end.stuck:
         return ", and ".join(f"{s.task} {where(s)}" for s in end.states if s.state != "ended")
     return lost_update(table) or "the invariant does not hold" * end.broke

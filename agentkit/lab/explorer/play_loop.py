@@ -1,9 +1,10 @@
-"""A virtual loop that gives steps to its tasks in the order of a string of letters.
+"""A virtual loop that runs its tasks in the order of a string of letters.
 
-What it holds: `PlayLoop`; `OutOfChoices`, raised where the letters end; `PlayRecorder`, the recorder for its runs.
-Guarantees: tasks that the scenario makes are called A, B, C, … in the order they are made, and take a step only when
-chosen; all else (the scenario itself, tasks that agents make, timeouts) runs as soon as it can.
-Strategy: the explorer's loop, whose ready queue asks which task goes next. Used by `agentkit.lab.explorer.play`.
+What it holds: `PlayLoop`; `OutOfChoices`, raised when the letters run out; `PlayRecorder`, the recorder for its runs.
+Guarantees: tasks that the scenario makes are named A, B, C, … in that order, and run a step only when chosen;
+everything else (the scenario itself, tasks that agents make, timeouts) runs as soon as it can.
+Strategy: the explorer's loop, whose ready queue takes the next letter instead of a script.
+Used by `agentkit.lab.explorer.play`.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from types import CodeType
 from typing import Any
 
 from agentkit.lab.explorer.search import BadScenario
-from agentkit.lab.loops.choosing import ChoosingLoop, ReadyQueue, is_bookkeeping
+from agentkit.lab.loops.choosing import ChoosingLoop, ReadyQueue
 from agentkit.lab.loops.interleaving import is_changeable
+from agentkit.lab.loops.internals import Handle, is_bookkeeping, owner_of, slept_on, waited_for
 from agentkit.lab.loops.recorder import Recorder
 from agentkit.lab.loops.source import source_of
 from agentkit.lab.loops.task_state import Line, TaskState, task_state
@@ -29,13 +31,13 @@ _STORES = ("STORE_DEREF", "STORE_GLOBAL")
 
 
 class OutOfChoices(BaseException):
-    """The choices end here, and the scenario does not."""
+    """The choices have run out, or the next one is not possible, and the scenario is not over."""
 
 
 class PlayRecorder(Recorder):
-    """Records lines, and knows from the start what the agents share: variables that two of them use and one can change.
+    """Records lines, and shows what the agents share from the start: variables that two of them use and one can change.
 
-    Without that, a value would come into sight only when two agents have come to it, which is late for a player.
+    A plain `Recorder` shows a value only once two agents have reached it.
     """
 
     def __init__(self, loop: PlayLoop) -> None:
@@ -54,43 +56,44 @@ class PlayRecorder(Recorder):
 
 
 class _PlayQueue(ReadyQueue):
-    """The loop's queue of what can run now; agents in it wait for their letter."""
+    """The loop's queue of ready callbacks; agents in it wait for their letter."""
 
     loop: PlayLoop
 
-    def _chosen(self) -> Any:
+    def chosen(self) -> Handle:
+        """Remove and return the callback to run next: any that is not a step of an agent, else the chosen agent's."""
         agents = {}
         for i, handle in enumerate(self):
-            owner = getattr(handle._callback, "__self__", None)
+            owner = owner_of(handle)
             if is_bookkeeping(handle) or owner not in self.loop.agents:
-                return self._take(i)
+                return self.take(i)
             agents[owner.get_name()] = i
         asleep = self.loop.sleepers()
         letter = self.loop.next_choice({**agents, **asleep})
         if letter in agents:
-            return self._take(agents[letter])
+            return self.take(agents[letter])
         self.loop.wake(asleep[letter])
         return self.pop()
 
 
 class PlayLoop(ChoosingLoop):
-    """A virtual loop whose tasks go in the order of `choices`."""
+    """A virtual loop that runs the tasks of the scenario in the order of `choices`, a string of their letters."""
 
     def __init__(self, choices: str) -> None:
-        self.notes = PlayRecorder(self)
-        super().__init__(on_step=self.notes.step)
+        self.recorder = PlayRecorder(self)
+        super().__init__(on_step=self.recorder.step)
         self._ready: Any = _PlayQueue(self._ready)
         self._ready.loop = self
         self.agents: list[asyncio.Task[Any]] = []
         self.options: tuple[str, ...] = ()
-        """The agents that could go, when a choice was last asked for."""
+        """The agents that could run at the last choice."""
         self.refused: str | None = None
-        """A letter among the choices whose agent could not go."""
+        """The letter of an agent that was chosen and could not run."""
         self._choices, self._made = choices, 0
         self._code: dict[str, Any] = {}
 
     def create_task(self, coro: Coroutine[Any, Any, Any], **kwargs: Any) -> asyncio.Task[Any]:  # type: ignore[override]
-        """Create a task; one that the scenario makes is an agent, and gets the next letter."""
+        """Create a task; if the scenario makes it, it is an agent and gets the next letter."""
         maker = asyncio.current_task(self) if self.choosing else None
         if maker is None or maker.get_name() != "main":
             return super().create_task(coro, **kwargs)
@@ -108,13 +111,13 @@ class PlayLoop(ChoosingLoop):
         return [code for code in self._code.values() if code is not None]
 
     def sleepers(self) -> dict[str, Any]:
-        """Return the timers that agents sleep on, by their letter."""
-        timers = {timer._args[0]: timer for timer in self.sleeping()}
-        waits: list[tuple[Any, str]] = [(getattr(a, "_fut_waiter"), a.get_name()) for a in self.agents]  # noqa: B009
+        """Return the timers that agents are sleeping on, by letter."""
+        timers = {slept_on(timer): timer for timer in self.sleeping()}
+        waits = [(waited_for(agent), agent.get_name()) for agent in self.agents]
         return {name: timers[future] for future, name in waits if future in timers}
 
     def next_choice(self, options: dict[str, Any]) -> str:
-        """Return the next letter, if its agent is among the options."""
+        """Return the next letter; raise `OutOfChoices` if there is none, or if it is not among the options."""
         self.options = tuple(sorted(options))
         if self._made == len(self._choices):
             raise OutOfChoices
@@ -126,7 +129,7 @@ class PlayLoop(ChoosingLoop):
         return letter
 
     def check_choices(self, states: tuple[TaskState, ...]) -> None:
-        """Raise ValueError if a choice could not be made."""
+        """Raise ValueError if one of the choices was not possible."""
         if self.refused is not None:
             what = {each.task: each.what for each in states}.get(self.refused, "is no agent here")
             could = " or ".join(self.options)
@@ -135,9 +138,9 @@ class PlayLoop(ChoosingLoop):
             raise ValueError(f"the run was over after {self._made} steps, got {len(self._choices)} choices; undo some")
 
     def states(self) -> tuple[TaskState, ...]:
-        """Return where each agent stands; one that has not begun, on the first line of its function."""
-        sleeps = {timer._args[0]: timer._when for timer in self.sleeping()}
-        return tuple(self._begin(task_state(agent, sleeps, self._now)) for agent in self.agents)
+        """Return what each agent is doing; before its first step, it is on the first line of its function."""
+        sleeps = {slept_on(timer): timer.when() for timer in self.sleeping()}
+        return tuple(self._begin(task_state(agent, sleeps, self.time())) for agent in self.agents)
 
     def _begin(self, each: TaskState) -> TaskState:
         code = self._code.get(each.task)

@@ -1,10 +1,9 @@
-"""The search behind `explore`: which orders to try, in which order, and what each came to.
+"""The search behind `explore`: which orders to try, in which order, and the outcome of each.
 
 What it holds: `Search`, `Failure`, and `BadScenario`, raised for a scenario that returns nothing to run.
-Guarantees: every order is tried once; those that depart less from asyncio's own order come first.
-Strategy: a run is repeated by its script, the list of choices it made; each choice it had after the last one in the
-script opens branches, and branches wait in line (breadth first), expanded only when their turn comes.
-Used by `agentkit.lab.explorer.explore`.
+Guarantees: every order is tried once; those with fewer departures from asyncio's own order come first.
+Strategy: a run is repeated by its script, the list of choices it made. Each choice after the end of the script opens
+branches, which are searched breadth first and generated lazily. Used by `explore`; `play` uses `body` and `judge`.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ class BadScenario(TypeError):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How to come to a failure again."""
+    """How to reproduce a failure."""
 
     run: int
-    """The run that failed, counted from 1."""
+    """Number of the run that failed, counted from 1."""
     departures: int
-    """How often it departs from asyncio's own order."""
+    """How many times it departs from asyncio's own order."""
     script: Script
     """The choices it made."""
     fifo: bool
@@ -66,11 +65,11 @@ class Search:
         self._stopped = True
 
     def run(self, max_runs: int, max_deviations: int | None, stop_at_first: bool) -> bool:
-        """Try asyncio's own order, then breadth first all departures from it; return whether none is left."""
+        """Try asyncio's own order, then all departures from it, breadth first; return whether all orders were tried."""
         limit = math.inf if max_deviations is None else max_deviations
         own, outcome, failed = self._try((), fifo=True)
         self._count(outcome, failed, 0, (), True)
-        tree, outcome, failed = self._try(())  # the root of the tree: the same order once more, nearly always
+        tree, outcome, failed = self._try(())  # the root of the tree: nearly always the same order again
         if tree.order != own.order:
             self._count(outcome, failed, 0, (), False)
         level = deque([(1, _branches(tree.trail, 0))])
@@ -89,7 +88,7 @@ class Search:
         return exhausted and not level
 
     def _count(self, outcome: str, failed: bool, departures: int, script: Script, fifo: bool) -> None:
-        if self.invariant is None and not failed:  # then all orders should come to the same
+        if self.invariant is None and not failed:  # then all orders should have the same outcome
             self.usual = self.usual or outcome
             failed = outcome != self.usual
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
@@ -98,7 +97,7 @@ class Search:
             self.first = Failure(self.runs, departures, script, fifo)
 
     def replay(self) -> Interleaving | None:
-        """Run the first failing order once more and note every line."""
+        """Repeat the first failing order and record every line; None if no order failed."""
         if self.first is None:
             return None
         recorder = Recorder()
@@ -108,17 +107,17 @@ class Search:
     def _try(
         self, script: Script, *, fifo: bool = False, recorder: Recorder | None = None
     ) -> tuple[ChoosingLoop, str, bool]:
-        """Run the scenario once; return the loop with its choices, the outcome, and whether it is a failure."""
+        """Run the scenario once; return the loop with its choices, the outcome, and whether the run failed."""
         on_step = None if recorder is None else recorder.step
         loop = ChoosingLoop(script, fifo=fifo, any_latency=self.any_latency, on_step=on_step)
-        loop.set_exception_handler(lambda *_: None)  # a hundred runs would print the same error a hundred times
+        loop.set_exception_handler(lambda *_: None)  # each run would print the same error
         dice = random.getstate()
         random.seed(0)
         try:
             with asyncio.Runner(loop_factory=lambda: loop) as runner:
                 try:
                     value = runner.run(self.body(loop, recorder))
-                finally:  # what follows is cleaning up, and no part of the scenario
+                finally:  # the rest is cleanup, not part of the scenario
                     loop.choosing = False
                     if recorder is not None:
                         recorder.stop()
@@ -128,12 +127,13 @@ class Search:
             raise
         except Deadlock as stuck:
             return loop, "deadlock of " + ", ".join(name for name, _ in stuck.waiting if name != "main"), True
-        except BaseException as error:  # CancelledError too: it is an outcome of the scenario, not of this run
+        except BaseException as error:  # CancelledError too: it is an outcome of the scenario
             return loop, show(error, 100), True
         finally:
             random.setstate(dice)
 
     async def body(self, loop: ChoosingLoop, recorder: Recorder | None) -> Any:
+        """Run the scenario on `loop` and return the value to judge."""
         task = asyncio.current_task()
         assert task is not None
         task.set_name("main")
@@ -153,6 +153,7 @@ class Search:
             loop.choosing = False
 
     def judge(self, value: Any) -> tuple[str, bool]:
+        """Return the outcome for `value`, and whether it breaks the invariant."""
         if self.invariant is None:
             return show(value, 100), False
         try:
@@ -164,7 +165,7 @@ class Search:
 
 
 def _parts(made: Any) -> tuple[Any, list[Any]]:
-    """Tell a state and its coroutines apart from coroutines alone."""
+    """Split what a scenario returned into its state (or None) and its coroutines."""
     with_state = isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], list | tuple)
     state, tasks = made if with_state else (None, made)
     if not isinstance(tasks, list | tuple) or not all(map(inspect.isawaitable, tasks)):
@@ -176,9 +177,9 @@ def _parts(made: Any) -> tuple[Any, list[Any]]:
 
 
 def _branches(trail: list[tuple[int, int]], start: int) -> Iterator[Script]:
-    """Every script that follows a run up to some choice after `start`, and there chooses otherwise.
+    """Yield every script that follows a run up to some choice after `start` and makes another choice there.
 
-    Each order there is comes up exactly once: as the branch of its last departure.
+    Each order comes up exactly once: as the branch of its last departure.
     """
     for at in range(start, len(trail)):
         options = trail[at][1]

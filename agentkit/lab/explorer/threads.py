@@ -1,9 +1,9 @@
-"""Many threads at once on one piece of code, to see whether it gives way.
+"""Many threads running the same code at once, to see whether it breaks.
 
 What it holds: `hammer` with its result `Hammering`, and `opcode_explore` for the optional package `frontrun`.
-Guarantees: all threads start together; the interpreter's switch interval is put back whatever happens.
-Not guaranteed: to find anything. A wrong result is proof of a race; a right one proves nothing, however often.
-Strategy: a barrier, a switch interval of a microsecond, fresh state each round, and a count of what came out.
+Guarantees: all threads start together; the interpreter's switch interval is always restored.
+Not guaranteed: to find a race. A wrong result proves that there is one; right results prove nothing.
+Strategy: a barrier, a switch interval of one microsecond, fresh state in each round, and a count of the outcomes.
 For asyncio, where every order can be tried, see `agentkit.lab.explorer.explore`. Opened by notebooks 04 and 11.
 """
 
@@ -36,19 +36,19 @@ class Hammering:
     name: str
     """Name of the function."""
     threads: int
-    """Threads at work at the same time."""
+    """Number of threads that run at the same time."""
     iterations: int
-    """Calls each thread made in a round."""
+    """Calls that each thread made in a round."""
     rounds: int
-    """Rounds, each on fresh state."""
+    """Number of rounds, each on fresh state."""
     outcomes: dict[str, int]
-    """How often each outcome came up, the most frequent first."""
+    """How often each outcome occurred, the most frequent first."""
     failures: int
     """Outcomes that broke the invariant, and rounds in which a call raised."""
 
     @property
     def survived(self) -> bool:
-        """Whether nothing went wrong this time. It is not a proof."""
+        """Whether nothing went wrong this time, which proves nothing."""
         return not self.failures
 
     def __repr__(self) -> str:
@@ -72,7 +72,7 @@ def hammer(
     result: Callable[[Any], Any] | None = None,
     invariant: Callable[[Any], Any] | None = None,
 ) -> Hammering:
-    """Call `fn` from many threads at once and count what comes out.
+    """Call `fn` from many threads at once and count the outcomes.
 
     >>> seen = hammer(lambda log: log.append(1), threads=4, iterations=100, rounds=3, setup=list, result=len)
     >>> seen.outcomes
@@ -80,8 +80,8 @@ def hammer(
 
     With `setup`, each round makes a state, every thread calls `fn(state)` `iterations` times, and the outcome of the
     round is `result(state)`, or the state itself. Without it, `fn()` is called and each value it returns is an outcome.
-    `invariant(outcome)` says whether it is right; a call that raises is always wrong. One round takes as long as
-    threads × iterations calls; the switch interval is the process's own, so do not run two hammers at once.
+    `invariant(outcome)` returns whether it is right; a call that raises always counts as wrong. A round takes as long
+    as threads × iterations calls. The switch interval belongs to the whole process, so don't run two hammers at once.
     """
     for name, value in (("threads", threads), ("iterations", iterations), ("rounds", rounds)):
         if value < 1:
@@ -108,7 +108,7 @@ def _round(
     setup: Callable[[], Any] | None,
     result: Callable[[Any], Any] | None,
 ) -> list[tuple[Any, BaseException | None]]:
-    """Let all threads loose once; return the outcomes, each a value or an error."""
+    """Run all threads once; return the outcomes, each a value or an error."""
     args = () if setup is None else (setup(),)
     gate, stop = threading.Barrier(threads), threading.Event()
     values: list[Any] = []
@@ -155,7 +155,7 @@ class OpcodeExploration:
     runs: int
     """Orders tried."""
     explanation: str
-    """The conflict in words: who read, who wrote, on which line."""
+    """The conflict in words: which thread read, which wrote, on which line."""
 
     def __repr__(self) -> str:
         verdict = {True: "holds", False: "fails", None: "cannot tell"}[self.holds]
@@ -172,13 +172,12 @@ def opcode_explore(
 ) -> OpcodeExploration:
     """Try the orders in which threads can run `worker(state)`, instruction by instruction.
 
-    It needs the optional package `frontrun` (`pip install "agentkit-lab[race]"`). It switches between any two
-    instructions, also where this interpreter never would, so it finds what a build without the GIL would show.
-    Make locks in `setup`: one made elsewhere is not seen, and the answer is then None.
+    Needs the optional package `frontrun` (`pip install "agentkit-lab[race]"`). It switches threads between any two
+    instructions, even where this interpreter never would, so it finds races that show only without the GIL.
+    Make locks in `setup`: one made elsewhere is not tracked, and then `holds` is None.
     """
-    os.environ.setdefault(
-        "FRONTRUN_ACTIVE", "1"
-    )  # read when it is imported; without it, it works only from its own CLI
+    # frontrun reads this when it is imported; without it, it works only from its own command line
+    os.environ.setdefault("FRONTRUN_ACTIVE", "1")
     try:
         import frontrun  # type: ignore[import-not-found, unused-ignore]
     except ImportError:

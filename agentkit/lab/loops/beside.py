@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import TypeVar
 
-__all__ = ["beside", "thread_for", "running_loop", "throw_into"]
+__all__ = ["beside", "running_loop", "thread_for", "throw_into"]
 
 T = TypeVar("T")
 
@@ -63,8 +63,8 @@ def beside(work: Callable[[], T], stop: Callable[[], None] | None = None) -> T:
     """Return `work()`: called here, or in a thread of its own if a loop is already running in this one.
 
     `stop`, called from this thread on a KeyboardInterrupt, asks the work to end. If the work is still running a second
-    later, or if there is no `stop`, a KeyboardInterrupt is raised inside it, which ends endless loops too. A call into C
-    that does not return (a socket, a lock) cannot be interrupted: a second later, its thread is left behind.
+    later, or if there is no `stop`, a KeyboardInterrupt is raised inside it, which also ends an endless loop. A call
+    into C that does not return (a socket, a lock) cannot be interrupted: a second later, its thread is left behind.
     """
     if running_loop() is None:
         return work()

@@ -1,8 +1,8 @@
-"""One run of a few tasks, line by line: who ran which line, and what it did to what they share.
+"""One run of a few tasks, line by line: which task ran which line, and how the line changed shared values.
 
 What it holds: `Interleaving` (a table), `Step` (its rows), and `show`, the short text of a value.
 Guarantees: no addresses and no paths, so the same run gives the same text everywhere; HTML is escaped.
-Strategy: plain data, from which the table here is made and a chart can be; `agentkit.lab.loops.recorder` collects it.
+Strategy: plain data for the table here and for charts; `agentkit.lab.loops.recorder` collects it.
 Opened by notebook 04.
 """
 
@@ -20,13 +20,13 @@ __all__ = ["Interleaving", "Step", "is_changeable", "is_data", "show"]
 
 _STATE = ("conversation", "frozen", "state")  # modules of agentkit whose objects are data
 _NO_REPR: Any = object.__repr__
-_ROWS = 80  # a longer table is no explanation
+_ROWS = 80  # a longer table is too long to read
 _PLAIN = (bool, int, float, complex, str, bytes, tuple, frozenset, type(None))
 _CHANGEABLE = (list, dict, set, bytearray, deque)
 
 
 def show(value: Any, width: int = 64) -> str:
-    """Return a short text for a value, the same in every run: no addresses, sets sorted, the middle left out.
+    """Return a short string for a value, the same in every run: no addresses, sets sorted, long ones cut in the middle.
 
     >>> class Budget:
     ...     def __init__(self):
@@ -49,7 +49,7 @@ def show(value: Any, width: int = 64) -> str:
 
 
 def is_data(value: Any) -> bool:
-    """Whether a value is something tasks can share and spoil, as opposed to code, locks and queues."""
+    """Whether a value is data that tasks can share and corrupt, as opposed to code, locks and queues."""
     if isinstance(value, _PLAIN + _CHANGEABLE):
         return True
     package, _, module = type(value).__module__.partition(".")
@@ -57,7 +57,7 @@ def is_data(value: Any) -> bool:
 
 
 def is_changeable(value: Any) -> bool:
-    """Whether it is data that can change while it stays the same object."""
+    """Whether a value is mutable data."""
     return is_data(value) and not isinstance(value, _PLAIN)
 
 
@@ -66,22 +66,22 @@ class Step:
     """One line that one task ran."""
 
     number: int
-    """Number of the scheduler's step; lines of one step run without interruption."""
+    """Number of the step; no other task runs between the lines of one step."""
     task: str
     """Name of the task."""
     line: int
     """Line number in its file or cell."""
     source: str
-    """The line itself."""
+    """The source of the line."""
     ended: bool
-    """Whether it ran to its end; False where it stopped to wait, or to call a function of yours."""
+    """Whether the line finished; False if it stopped to wait or to call a function of yours."""
     before: dict[str, str]
-    """What was shared, just before the line ran."""
+    """The shared values before the line ran."""
     after: dict[str, str]
-    """What was shared, once it had run."""
+    """The shared values after it ran."""
 
     def touches(self, name: str) -> bool:
-        """Whether the line changed `name`, or wrote to it what was there already."""
+        """Whether the line wrote to `name`, even if the value stayed the same."""
         before, after = self.before.get(name, ""), self.after.get(name, "")
         if before != after or not before:
             return before != ""
@@ -91,14 +91,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Interleaving:
-    """The lines of one run in the order in which they ran, as a table."""
+    """The lines of one run, in the order they ran, as a table."""
 
     steps: tuple[Step, ...]
     """One per line."""
     shared: tuple[str, ...]
-    """Names of what the tasks share and changed."""
+    """Names of the shared values that changed."""
     outcome: str
-    """What the run came to."""
+    """The outcome of the run."""
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one dict per line, for a data frame or a chart."""
@@ -142,7 +142,7 @@ class Interleaving:
 
 
 def _change(step: Step, name: str) -> str:
-    """Both values where the line wrote, also if they are the same: that is what a lost update looks like."""
+    """Return both values if the line wrote, even if they are equal: that is what a lost update looks like."""
     before, after = step.before.get(name, ""), step.after.get(name, "")
     return f"{before} → {after}" if step.touches(name) else after
 

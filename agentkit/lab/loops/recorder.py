@@ -1,89 +1,79 @@
-"""Noting what a few tasks do, line by line, and what they share.
+"""Recording what a few tasks do, line by line, and what they share.
 
 What it holds: `Recorder`, with which `explore` replays a run; the table it makes is an `Interleaving`.
-Guarantees: only the reader's own lines are noted, also those written in a notebook cell.
-Strategy: a trace function looks at the values before and after each line. What two tasks can both reach and a line
-changed is what they share: variables of the enclosing function, globals, and objects handed to both.
+Guarantees: only lines of the reader's own code are recorded, notebook cells included.
+Strategy: a trace function compares the values before and after each line. Tasks share what two of them can reach and
+a line changed: variables of the enclosing function, globals, and objects passed to both.
 Used by `agentkit.lab.explorer.search`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import dis
 import linecache
-import os
 import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from agentkit.lab.loops.frames import callers, is_yours
 from agentkit.lab.loops.interleaving import Interleaving, Step, is_changeable, is_data, show
 
 __all__ = ["Recorder"]
 
-_NOT_YOURS = ("<frozen", *(f"{p}{os.sep}" for p in (Path(asyncio.__file__).parents[1], Path(__file__).parents[2])))
-_ROWS = 500  # a run that takes more lines is too long to read
-_INLINED = ("<listcomp>", "<setcomp>", "<dictcomp>")  # frames of their own up to 3.11, not from 3.12 on
+_ROWS = 500  # a longer run is too long to read
 
 Key = str | int  # a variable's name, or the id of an object
 
 
-def is_yours(frame: FrameType) -> bool:
-    """Whether a frame runs the reader's code: not an installed package, not agentkit, not a generated method."""
-    code = frame.f_code
-    if code.co_filename.startswith(_NOT_YOURS) or "site-packages" in code.co_filename:
-        return False
-    return code.co_name not in _INLINED and code.co_filename != "<string>"
-
-
 @dataclass(slots=True)
 class _LineRow:
+    """One line that ran, with all values that were reachable before and after it."""
+
     number: int
     task: str
     line: int
     source: str
     rest: bool
-    """Whether it is the rest of a line that waited, or called a function."""
+    """Whether it is the rest of a line that waited or called a function."""
     ended: bool
-    """Whether the line came to its end, and did not stop to wait or to call a function."""
+    """Whether the line finished; False if it stopped to wait or to call a function."""
     before: dict[Key, str]
     after: dict[Key, str]
 
 
 class Recorder:
-    """Notes every line of the reader's own code that runs between `start` and `stop`."""
+    """Records every line of the reader's own code that runs between `start` and `stop`."""
 
     def __init__(self) -> None:
         self._rows: list[_LineRow] = []
-        self._open = False  # whether the last row's line is still running
+        self._open = False  # whether the line of the last row is still running
         self._met: set[FrameType] = set()
-        self._values: dict[Key, Any] = {}  # what it is now; keeps objects alive, so that an id stays theirs
+        self._values: dict[Key, Any] = {}  # current values; keeping the objects alive keeps their ids unique
         self._labels: dict[Key, str] = {}
-        self._owners: dict[Key, int] = {}  # for an attribute: the id of the object it is part of
-        self._users: dict[Key, set[str]] = {}  # tasks that can reach it
-        self._bound: dict[int, str] = {}  # ids of objects that a variable stands for
+        self._owners: dict[Key, int] = {}  # for an attribute: the id of its object
+        self._users: dict[Key, set[str]] = {}  # names of the tasks that can reach it
+        self._bound: dict[int, str] = {}  # for the id of an object: the variable that holds it
         self._number, self._task = 0, "main"
         self._before: Any = None
 
     def start(self) -> None:
-        """Begin to note lines."""
+        """Start to record lines."""
         self._before = sys.gettrace()
         sys.settrace(self._trace)
 
     def stop(self) -> None:
-        """Stop, and put back the trace function that was there."""
+        """Stop, and restore the previous trace function."""
         sys.settrace(self._before)
 
     def step(self, task: str) -> None:
-        """Say that the loop goes on with `task`."""
+        """Attribute the lines that follow to the next step, a step of `task`."""
         self._number, self._task = self._number + 1, task
 
     def watch(self, label: str, value: Any) -> None:
-        """Count `value` as shared from the start."""
+        """Treat `value` as shared from the start."""
         self._note(id(value), label, value)
-        self._users[id(value)] |= {"everybody", "else"}
+        self._users[id(value)] |= {"first user", "second user"}  # shared means more than one
 
     def _trace(self, frame: FrameType, event: str, arg: Any) -> Any:
         if len(self._rows) > _ROWS or not is_yours(frame):
@@ -97,10 +87,10 @@ class Recorder:
             row = self._rows[-1]
             row.after, row.ended = values, event == "line" or returned
             if row.rest and row.before == values and (event == "call" or (event == "return" and not returned)):
-                self._rows.pop()  # it had only begun to go on when it came to wait again
+                self._rows.pop()  # it resumed and waited again without doing anything
         running: FrameType | None = frame
-        if event == "return":  # what the caller does next is the rest of its line
-            running = next((f for f in _callers(frame) if f in self._met), None) if returned else None
+        if event == "return":  # next runs the rest of the caller's line
+            running = next((f for f in callers(frame) if f in self._met), None) if returned else None
         elif event == "call" and frame not in self._met:
             running = None
         self._met.add(frame)
@@ -112,8 +102,8 @@ class Recorder:
         return self._trace
 
     def _look(self, frame: FrameType) -> None:
-        """Find what the running lines can reach."""
-        for each in (frame, *(f for f in _callers(frame) if f in self._met)):
+        """Record the values that the running lines can reach."""
+        for each in (frame, *(f for f in callers(frame) if f in self._met)):
             code, local = each.f_code, each.f_locals
             for name in code.co_freevars:
                 if name in local:
@@ -141,11 +131,11 @@ class Recorder:
     def _note(self, key: Key, label: str, value: Any) -> None:
         self._values[key] = value
         if self._labels.setdefault(key, label).startswith("self"):
-            self._labels[key] = label  # any other name says more
+            self._labels[key] = label  # any other name is clearer
         self._users.setdefault(key, set()).add(self._task)
 
     def _shared(self) -> dict[Key, str]:
-        """Return what two tasks can reach and a line changed, with its label; one entry for each thing."""
+        """Return the label of each value that two tasks can reach and a line changed."""
         changed = {k for row in self._rows for k, text in row.after.items() if row.before.get(k, text) != text}
         among_tasks = {key for key in changed if len(self._users[key] - {"main"}) > 1}
         changed = among_tasks or {key for key in changed if len(self._users[key]) > 1}
@@ -159,7 +149,7 @@ class Recorder:
         return labels
 
     def result(self, outcome: str) -> Interleaving:
-        """Return the table: what was shared and changed, and the lines around it."""
+        """Return the table of the lines that ran, with the shared values that changed."""
         shared = self._shared()
         kept: list[Step] = []
         numbers: dict[int, int] = {}
@@ -168,16 +158,9 @@ class Recorder:
             after = {label: row.after[key] for key, label in shared.items() if key in row.after}
             step = Step(numbers.get(row.number, 0), row.task, row.line, row.source, row.ended, before, after)
             touched = any(step.touches(label) for label in shared.values())
-            again = bool(kept) and (kept[-1].number, kept[-1].line) == (step.number, step.line)  # the end of a `with`
+            # a line reported twice in a row, as when a `with` block is left
+            again = bool(kept) and (kept[-1].number, kept[-1].line) == (step.number, step.line)
             if (touched and (kept or row.task != "main")) or not (row.rest or again or row.task == "main"):
                 number = numbers.setdefault(row.number, len(numbers) + 1)
                 kept.append(replace(step, number=number))
         return Interleaving(tuple(kept), tuple(shared.values()), outcome)
-
-
-def _callers(frame: FrameType) -> list[FrameType]:
-    callers = []
-    while frame.f_back is not None:
-        frame = frame.f_back
-        callers.append(frame)
-    return callers

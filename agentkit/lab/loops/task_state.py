@@ -1,10 +1,10 @@
-"""Where a task stands: ready, asleep until when, waiting for what, or ended how, and on which line.
+"""What a task is doing now: ready, sleeping until when, waiting for what, or how it ended; and on which line.
 
 What it holds: `task_state` of a task, the record `TaskState` it returns, `Line`, and `amount`, seconds in words.
-Guarantees: no addresses and no paths in what it says; looking at a task changes nothing about it.
-Strategy: follow what each suspended coroutine awaits, down to the future at the end; what that future is, or else the
-innermost function of a library on the way there, says what is waited for. (Python 3.14 can do a part of this itself:
-`asyncio.capture_call_graph`.) Used by `agentkit.lab.tracer.loop`.
+Guarantees: descriptions hold no addresses and no paths; reading the state of a task does not change the task.
+Strategy: follow what each suspended coroutine awaits, down to a future. What the task waits for is the kind of that
+future, or else the innermost library function on the way. (Python 3.14 has part of this:
+`asyncio.capture_call_graph`.) Used by `agentkit.lab.tracer.loop` and `agentkit.lab.explorer.play_loop`.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+from agentkit.lab.loops.frames import awaited_frames, is_yours
 from agentkit.lab.loops.interleaving import show
-from agentkit.lab.loops.recorder import is_yours
+from agentkit.lab.loops.internals import is_task, raised_by, waited_for
 from agentkit.lab.loops.source import statement
-from agentkit.lab.loops.virtual import awaited_frames
 
 __all__ = ["Line", "TaskState", "amount", "line_of", "task_state"]
 
 
 def amount(seconds: float) -> str:
-    """Seconds with their unit, without the dust that sums of decimals leave.
+    """Return seconds with their unit, rounded so that floating-point errors do not show.
 
     >>> amount(0.1 + 0.2)
     '0.3 s'
@@ -38,7 +38,7 @@ class Line:
     """A line of the reader's code."""
 
     function: str
-    """Name of the function it is part of."""
+    """Name of its function."""
     number: int
     """Line number in its file or cell."""
     file: str
@@ -47,35 +47,35 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class TaskState:
-    """Where a task stands."""
+    """What a task is doing, and on which line."""
 
     task: str
     """Name of the task."""
     state: str
     """`ready`, `sleeping`, `waiting` or `ended`."""
     what: str
-    """The same in full: `sleeps until 2 s`, `waits for Lock.acquire`, `returned 3`."""
+    """The state in full: `sleeps until 2 s`, `waits for Lock.acquire`, `returned 3`."""
     line: Line | None
-    """The line it is on; None if it has not begun, or has ended."""
+    """The line it is on; None before its first step and after its last."""
 
 
 def line_of(frame: FrameType) -> Line:
-    """Return the line a frame is on, by the first line of the statement."""
+    """Return the line a frame is on: the first line of its statement."""
     code = frame.f_code
     return Line(code.co_name, statement(code.co_filename, frame.f_lineno), code.co_filename)
 
 
 def task_state(task: asyncio.Task[Any], sleeps: Mapping[asyncio.Future[Any], float], now: float) -> TaskState:
-    """Look where a task stands now; `sleeps` says until when the future of a sleep has to wait."""
-    inside: Any = task  # the private fields of a task are read here
+    """Return what a task is doing at the time `now`; `sleeps` maps the future of each sleep to its end."""
     name = task.get_name()
     if task.done():
-        return TaskState(name, "ended", _end(inside), None)
-    frames = list(awaited_frames(task.get_coro()))
+        return TaskState(name, "ended", _end(task), None)
+    coro: Any = task.get_coro()
+    frames = list(awaited_frames(coro))
     own = [frame for frame in frames if is_yours(frame)]
-    begun = inspect.getcoroutinestate(inside.get_coro()) != inspect.CORO_CREATED
+    begun = inspect.getcoroutinestate(coro) != inspect.CORO_CREATED
     line = line_of(own[-1]) if begun and own else None
-    future = inside._fut_waiter
+    future = waited_for(task)
     if future is None or future.done():
         return TaskState(name, "ready", "ready" if begun else "ready to begin", line)
     if future in sleeps:
@@ -85,16 +85,19 @@ def task_state(task: asyncio.Task[Any], sleeps: Mapping[asyncio.Future[Any], flo
     return TaskState(name, "waiting", f"waits for {_awaiting(future, frames)}", line)
 
 
-def _end(task: Any) -> str:
+def _end(task: asyncio.Task[Any]) -> str:
+    """Return how a finished task ended, in words."""
     if task.cancelled():
         return "was cancelled"
-    if task._exception is not None:  # task.exception() would count as having seen it
-        return f"raised {show(task._exception, 100)}"
-    return "ended" if task._result is None else f"returned {show(task._result, 40)}"
+    error = raised_by(task)
+    if error is not None:
+        return f"raised {show(error, 100)}"
+    return "ended" if task.result() is None else f"returned {show(task.result(), 40)}"
 
 
 def _awaiting(future: Any, frames: Iterable[FrameType]) -> str:
-    if hasattr(future, "get_coro"):
+    """Return what a task waits for, in words."""
+    if is_task(future):
         return str(future.get_name())
     children = getattr(future, "_children", None)
     if children is not None:
@@ -103,7 +106,7 @@ def _awaiting(future: Any, frames: Iterable[FrameType]) -> str:
 
 
 def _library_call(frames: Iterable[FrameType]) -> str:
-    """Name what waits for a future inside a library: `Lock.acquire`, `Queue.get`, `TaskGroup`."""
+    """Return the library function that waits for the future: `Lock.acquire`, `Queue.get`, `TaskGroup`."""
     inner: list[str] = []
     for frame in frames:
         inner = [] if is_yours(frame) else [*inner, frame.f_code.co_qualname]

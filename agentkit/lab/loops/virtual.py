@@ -1,12 +1,12 @@
 """Virtual time: an event loop whose clock jumps to the next timer instead of sleeping.
 
 What it holds: `VirtualLoop`, `simulate` to run a coroutine function on one, and `Deadlock`.
-Guarantee: the same program gives the same order, the same times and the same result on every
-run and every supported Python, whatever the machine is doing; waiting costs nothing.
-Strategy: asyncio's own selector loop, with six sources of chance removed; each is marked
-`Trap` where it is dealt with, and has a test of that name in `tests/test_virtual.py`.
+Guarantee: the same program gives the same order, the same times and the same result on every run and every supported
+Python, whatever else the machine is doing; waiting costs nothing.
+Strategy: asyncio's own selector loop without its six sources of nondeterminism. Each is marked `Trap` where it is
+handled, and has a test of that name in `tests/test_virtual.py`.
 Not for: subprocesses, `anyio.to_thread`, and code that reads `time.time()`; those see real time.
-Opened by notebook 01; taken apart in notebook 02.
+Opened by notebooks 01 and 02.
 """
 
 from __future__ import annotations
@@ -20,26 +20,22 @@ import linecache
 import math
 import random
 import selectors
-import sysconfig
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from pathlib import Path
-from types import CoroutineType, FrameType
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from agentkit.lab.loops.beside import beside
+from agentkit.lab.loops.frames import awaited_frames, in_your_file
 
 __all__ = ["Deadlock", "VirtualLoop", "simulate"]
 
 T = TypeVar("T")
 
-_NOT_YOURS = (sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), str(Path(__file__).parents[2]))
-
 
 class Deadlock(RuntimeError):
-    """Nothing can ever run again: every task waits and no timer is set.
+    """Nothing can run any more: every task is waiting and no timer is set.
 
-    `waiting` lists `(task name, place)`, the place being the line of your code that waits.
+    `waiting` lists `(task name, place)`; the place is the line of your code that is waiting.
 
     >>> async def forever():
     ...     await asyncio.Event().wait()
@@ -56,17 +52,10 @@ class Deadlock(RuntimeError):
         super().__init__(f"at {now:g} s every task waits for something that can never come:{lines}")
 
 
-def awaited_frames(coro: object) -> Iterator[FrameType]:
-    """Frames of a suspended coroutine, outermost first, following what each one awaits."""
-    while isinstance(coro, CoroutineType) and coro.cr_frame is not None:
-        yield coro.cr_frame
-        coro = coro.cr_await
-
-
 def _place(task: asyncio.Task[Any]) -> str:
-    """Say in which of the reader's own lines a task waits."""
+    """Return the line of the reader's code that a task is waiting on, in words."""
     frames = list(awaited_frames(task.get_coro()))
-    own = [f for f in frames if not f.f_code.co_filename.startswith(_NOT_YOURS)]
+    own = [frame for frame in frames if in_your_file(frame)]
     if not frames:
         return "has not begun"
     frame = (own or frames)[-1]
@@ -75,36 +64,36 @@ def _place(task: asyncio.Task[Any]) -> str:
 
 
 class OrderedTimer(asyncio.TimerHandle):
-    """Trap: timers due at the same instant. asyncio's heap is not first-in first-out; this order is."""
+    """Trap: timers due at the same instant. asyncio's heap is not first in, first out; this order is."""
 
-    __slots__ = ("_seq",)
+    __slots__ = ("number",)
     _when: float
-    _seq: int
+    number: int
 
     def __lt__(self, other: Any) -> bool:
-        return (self._when, self._seq) < (other._when, other._seq)
+        return (self._when, self.number) < (other._when, other.number)
 
 
 class _NumberedTask(asyncio.Task[Any]):
-    """Trap: sets of tasks. `TaskGroup` and `wait` walk sets, ordered by address; by number, they repeat."""
+    """Trap: sets of tasks. `TaskGroup` and `wait` iterate over sets, ordered by address; by number, they repeat."""
 
-    _seq: int
+    number: int
 
     def __hash__(self) -> int:
-        return self._seq
+        return self.number
 
 
 class _NumberedFuture(asyncio.Future[Any]):
-    """The same for the futures of `run_in_executor`, which people hand to `wait` in numbers."""
+    """The same for the futures of `run_in_executor`, which are often passed to `wait` as a set."""
 
-    _seq: int
+    number: int
 
     def __hash__(self) -> int:
-        return self._seq
+        return self.number
 
 
 class _Selector(selectors.DefaultSelector):
-    """Instead of sleeping until the next timer, move the clock there."""
+    """Instead of sleeping until the next timer, moves the loop's clock there."""
 
     loop: VirtualLoop
 
@@ -112,19 +101,14 @@ class _Selector(selectors.DefaultSelector):
         events = super().select(0)
         if events or (timeout is not None and timeout <= 0):
             return events
-        loop = self.loop
-        if loop._threads:  # a real thread is at work: time stands still until it reports back
+        if self.loop.threads:  # a real thread is running: virtual time stops until it reports back
             return super().select(None)
-        if loop._scheduled and loop._scheduled[0]._when < math.inf:
-            # Trap: rounding. Jump to the timer's own instant; adding `timeout` would give 0.09999999999999999.
-            loop._now = max(loop._now, loop._scheduled[0]._when)
-            return events
-        waiting = sorted((t for t in asyncio.all_tasks(loop)), key=hash)
-        raise Deadlock(loop._now, [(t.get_name(), _place(t)) for t in waiting])
+        self.loop.jump()
+        return events
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop on which an hour of waiting takes no time and always ends alike.
+    """An event loop with a clock that jumps to the next timer, so waiting takes no time and every run is the same.
 
     >>> async def nap():
     ...     await asyncio.sleep(3600)
@@ -133,52 +117,65 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     ...     runner.run(nap())
     3600.0
 
-    Times are seconds since the loop was made. In a notebook cell use `simulate`, which also finds a thread for it.
+    Times are seconds since the loop was made. In a notebook cell, use `simulate`, which runs it in a thread.
     """
 
-    _scheduled: list[OrderedTimer]  # asyncio's own heap of timers, named here because the selector reads it
+    _scheduled: list[OrderedTimer]  # asyncio's own heap of timers
 
     def __init__(self) -> None:
         self._now = 0.0
-        self._threads = 0
-        self._sequence = itertools.count()
+        self.threads = 0  # real threads that the loop is waiting for
+        self.numberuence = itertools.count()
         selector = _Selector()
         selector.loop = self
         super().__init__(selector)
 
     @property
     def _clock_resolution(self) -> float:
-        """Trap: asyncio fires timers that are due within the clock's resolution. Here that is the next float."""
+        """Trap: asyncio fires timers that are due within the clock's resolution; here, up to the next float."""
         return math.ulp(self._now)
 
     @_clock_resolution.setter
     def _clock_resolution(self, value: float) -> None:
-        """Ignore what asyncio measured of the machine's clock."""
+        """Ignore the resolution that asyncio measured on the machine's clock."""
 
     def time(self) -> float:
         """Return the virtual time, in seconds since the loop was made."""
         return self._now
 
+    def advance(self, seconds: float) -> None:
+        """Move the clock on while the running task keeps the loop, as a blocking call does."""
+        self._now += seconds
+
+    def jump(self) -> None:
+        """Move the clock to the next timer; raise `Deadlock` if there is none."""
+        if self._scheduled and self._scheduled[0].when() < math.inf:
+            # Trap: rounding. Jump to the timer's own instant; adding seconds would give 0.09999999999999999.
+            self._now = max(self._now, self._scheduled[0].when())
+        else:
+            waiting = sorted(asyncio.all_tasks(self), key=hash)
+            raise Deadlock(self._now, [(task.get_name(), _place(task)) for task in waiting])
+
     def create_task(self, coro: Coroutine[Any, Any, T], **kwargs: Any) -> asyncio.Task[T]:  # type: ignore[override]
-        """Create a task that knows its number."""
-        kwargs.pop("eager_start", None)  # 3.14: eager tasks would run before their creator goes on
-        seq = next(self._sequence)
-        if kwargs.get("name") is None:  # Trap: default names. They come from a counter of the whole process.
+        """Create a task with a number, counted by this loop."""
+        kwargs.pop("eager_start", None)  # 3.14: an eager task would run before its creator continues
+        seq = next(self.numberuence)
+        if kwargs.get("name") is None:  # Trap: default names. asyncio counts them per process.
             kwargs["name"] = f"task-{seq}"
         task = _NumberedTask.__new__(_NumberedTask)
-        task._seq = seq  # before __init__, which puts the task in a set
+        task.number = seq  # before __init__, which puts the task in a set
         task.__init__(coro, loop=self, **kwargs)  # type: ignore[misc]
         return task
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
-        """Schedule `callback` at the instant `when`; equal instants run in the order they were set."""
+        """Schedule `callback` at the instant `when`; equal instants run in the order of the calls."""
         self._check_closed()  # type: ignore[attr-defined]
         timer = OrderedTimer(when, callback, args, self, context)
-        timer._seq = next(self._sequence)
+        timer.number = next(self.numberuence)
         heapq.heappush(self._scheduled, timer)
-        timer._scheduled = True  # type: ignore[attr-defined]
+        timer._scheduled = True  # type: ignore[attr-defined]  # noqa: SLF001  (as in asyncio's own call_at)
         return timer
 
     def call_later(  # type: ignore[override]
@@ -192,18 +189,18 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     ) -> asyncio.Future[T]:
         """Run `func` on the loop's next turn, in the loop's own thread.
 
-        Trap: worker threads. They finish when the machine likes, so they run in line here, `asyncio.to_thread` too.
-        They take real time and no virtual time.
+        Trap: worker threads. When they finish depends on the machine, so here the call runs inline, also that of
+        `asyncio.to_thread`. It takes real time and no virtual time.
         """
         future = _NumberedFuture(loop=self)
-        future._seq = next(self._sequence)
+        future.number = next(self.numberuence)
 
         def work() -> None:
             if future.cancelled():
                 return
             try:
                 result = func(*args)
-            except BaseException as error:  # as a pool does: the caller gets it, the loop lives on
+            except BaseException as error:  # as in a pool: the caller gets it, and the loop keeps running
                 if isinstance(error, KeyboardInterrupt | SystemExit):
                     raise
                 future.set_exception(error)
@@ -214,23 +211,23 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return future
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
-        """Trap: the shutdown thread. Without the mark it looks like a deadlock, or its time limit is jumped to."""
-        self._threads += 1
+        """Trap: the shutdown thread. Uncounted, it would look like a deadlock, or the clock would jump."""
+        self.threads += 1
         try:
             await super().shutdown_default_executor()
         finally:
-            self._threads -= 1
+            self.threads -= 1
 
 
 def _run(main: Callable[..., Awaitable[T]], args: tuple[Any, ...], seed: int, began: Callable[[], None]) -> T:
-    """Run to the end on a fresh loop in this thread, with the module-level random numbers fixed and put back."""
+    """Run `main` on a fresh loop in this thread; seed the module `random` for the run and restore its state."""
 
     async def body() -> T:
         began()
         return await main(*args)
 
     state = random.getstate()
-    random.seed(seed)  # Trap: module-level random. The openai client's own back-off draws from it.
+    random.seed(seed)  # Trap: module-level random. The openai client's own backoff uses it.
     try:
         with asyncio.Runner(loop_factory=VirtualLoop) as runner:
             return runner.run(body())
@@ -256,9 +253,9 @@ def simulate(main: Callable[..., Awaitable[T]], *args: Any, seed: int = 0) -> T:
     >>> simulate(three_naps)
     5.0
 
-    Works in a script and in a notebook cell alike (without `await`): where a loop is already running, the virtual one
-    gets a thread of its own and the caller waits for it. `seed` fixes the module `random` for the time of the run.
-    Stop (a KeyboardInterrupt) cancels `main`, whose `finally` blocks run. Raises `Deadlock` when nothing can go on.
+    Works the same in a script and in a notebook cell (without `await`): if a loop is already running, the virtual one
+    gets its own thread and the caller waits for it. `seed` seeds the module `random` during the run. Stop (a
+    KeyboardInterrupt) cancels `main`, whose `finally` blocks run. Raises `Deadlock` when no task can run any more.
     """
     if not callable(main):
         raise _not_a_function(main)

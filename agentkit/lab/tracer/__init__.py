@@ -1,5 +1,5 @@
-"""What a run of the event loop did, step by step.
+"""What the event loop did during a run, step by step.
 
-`trace`: run a coroutine and keep every step, with `block` to hold the loop up. `loop`: the loop that records them.
-`view`: the steps as a page to look at.
+`trace`: runs a coroutine function and records every step (`trace`), and blocks the loop (`block`). `loop`: the loop
+that records the steps. `view`: a step as HTML.
 """

@@ -1,11 +1,11 @@
-"""A run of your own coroutine, step by step: who ran which lines, who is ready, who waits for what, which timers run.
+"""A run of your own coroutine, step by step: the lines each task ran, which tasks are ready or waiting, and the timers.
 
-What it holds: `trace`, which runs a coroutine function in virtual time and notes each step; `LoopTrace`, a table of
-them; `block`, which holds up the loop for some seconds, as a computation or a driver without `await` does.
+What it holds: `trace`, which runs a coroutine function in virtual time and records each step; `LoopTrace`, a table of
+the steps; `block`, which blocks the loop for some seconds, as a computation or a driver without `await` does.
 Guarantees: the same run gives the same table every time, on every supported Python; the order is asyncio's own.
-Strategy: `agentkit.lab.tracer.loop` looks at the loop's queues each time a task has had its step. A `time.sleep` of
-your code takes virtual seconds here, in which nothing else runs: that is what it does to a loop.
-Opened by notebook 02; `agentkit.lab.widgets.Stepper` walks through it.
+Strategy: `agentkit.lab.tracer.loop` records the loop's queues after each step. A `time.sleep` in your code takes
+virtual seconds here, during which no other task runs, as on any loop.
+Opened by notebook 02; `agentkit.lab.widgets.Stepper` shows it step by step.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from agentkit.lab.tracer.loop import LoopStep, TraceLoop
 
 __all__ = ["LoopTrace", "block", "few", "trace"]
 
-_ROWS = 60  # a longer table is no explanation
+_ROWS = 60  # a longer table is too long to read
 _HEAD = ("step", "time", "runs", "lines", "and then", "ready", "timers")
 _sleep = time.sleep
 _patched = 0
@@ -37,7 +37,7 @@ _patching = threading.Lock()
 
 
 def block(seconds: float) -> None:
-    """Hold up the loop for `seconds`: in virtual time the clock moves on, and no other task runs.
+    """Block the loop for `seconds`: the virtual clock moves on, and no other task runs.
 
     >>> async def rude():
     ...     block(3)
@@ -46,20 +46,20 @@ def block(seconds: float) -> None:
     >>> simulate(rude)
     3.0
 
-    Stands for a long computation or a driver without `await`. On any other loop, or none, it is `time.sleep`.
+    Stands for a long computation or a driver without `await`. Without a virtual loop, it is `time.sleep`.
     """
     if seconds < 0:
         raise ValueError(f"seconds must be 0 or more, got {seconds}; a blocking call takes time and gives none back")
     loop = running_loop()
     if isinstance(loop, VirtualLoop):
-        loop._now += seconds
+        loop.advance(seconds)
     else:
         _sleep(seconds)
 
 
 @contextmanager
 def _sleep_is_seen() -> Iterator[None]:
-    """A block in which `time.sleep` on a virtual loop moves that loop's clock; all other threads sleep as ever."""
+    """A block in which `time.sleep` on a virtual loop moves that loop's clock; other threads really sleep."""
     global _patched
     with _patching:
         _patched += 1
@@ -75,27 +75,27 @@ def _sleep_is_seen() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class LoopTrace:
-    """The steps of one run in their order, as a table."""
+    """The steps of one run, in order, as a table."""
 
     name: str
     """Name of the coroutine function that was run."""
     steps: tuple[LoopStep, ...]
-    """One for each time the loop gave a task its step."""
+    """One for each time the loop ran a task."""
     outcome: str
-    """What the run came to: `returned 3`, `raised ValueError: ...`, or a deadlock."""
+    """How the run ended: `returned 3`, `raised ValueError: ...`, or a deadlock."""
     value: Any
-    """What it returned; None if it raised."""
+    """The value it returned; None if it raised."""
     error: BaseException | None
-    """What it raised."""
+    """The exception it raised, or None."""
     source: dict[str, dict[int, str]]
-    """For each file or cell, the lines of the functions that ran."""
+    """The lines of the functions that ran, by file or cell."""
 
     def lines(self, step: LoopStep) -> str:
-        """Line numbers of a step: `4-6`, or `4-6 of agent` where the code stands in several files or cells."""
+        """Return the line numbers of a step: `4-6`, or `4-6 of agent` if the code is in several files or cells."""
         return ", ".join(numbers + name for numbers, name in self._groups(step))
 
     def ran(self, step: LoopStep) -> str:
-        """Who ran what in a step: `agent-1 runs lines 4-6`."""
+        """Return what a step ran, in words: `agent-1 runs lines 4-6`."""
         parts = [f"line{'s' * (not numbers.isdigit())} {numbers}{name}" for numbers, name in self._groups(step)]
         return f"{step.task} runs {', '.join(parts)}" if parts else f"{step.task} has its turn"
 
@@ -142,13 +142,13 @@ class LoopTrace:
 
 
 def few(items: Sequence[object], most: int = 5) -> str:
-    """Write the first few of some items, and how many more there are: `few("abc", 2)` is `'a, b and 1 more'`."""
+    """Return the first few items in words, with the number of the rest: `few("abc", 2)` is `'a, b and 1 more'`."""
     more = len(items) - most
     return ", ".join(map(str, items[:most])) + (f" and {more} more" if more > 0 else "")
 
 
 def _ranges(numbers: list[int]) -> str:
-    """`[4, 5, 6, 9]` as `4-6, 9`."""
+    """Return `[4, 5, 6, 9]` as `4-6, 9`."""
     parts: list[list[int]] = []
     for number in sorted(set(numbers)):
         if parts and number == parts[-1][-1] + 1:
@@ -178,8 +178,8 @@ def trace(main: Callable[..., Awaitable[Any]], *args: Any, seed: int = 0) -> Loo
 
     A step lasts from the moment the loop takes a task from its ready queue to the next `await` that has to wait.
     Ready tasks, timers and what each task waits for are those after the step. Tasks are named after their functions.
-    An error or a deadlock of `main` ends the run and is told in the table, not raised. Works in a script and in a cell
-    alike. A `sleep` imported by name (`from time import sleep`) is not seen: it takes real time.
+    An error or a deadlock of `main` ends the run and is part of the table, not raised. Works the same in a script and
+    in a notebook cell. A `sleep` imported by name (`from time import sleep`) is not replaced: it takes real time.
     """
     if not callable(main):
         raise _not_a_function(main)
@@ -208,7 +208,7 @@ def _run(main: Callable[..., Awaitable[Any]], args: tuple[Any, ...], seed: int) 
                 outcome = f"returned {show(value)}"
             except (KeyboardInterrupt, SystemExit):
                 raise
-            except BaseException as caught:  # what became of the run is part of what happened
+            except BaseException as caught:  # any other error is the outcome of the run
                 error = caught
                 outcome = f"raised {show(caught, 100)}"
             finally:

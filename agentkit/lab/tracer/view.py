@@ -1,10 +1,10 @@
-"""One step of a traced run as a picture: the code, the loop's queues, the tasks, and a lane for each of them in time.
+"""One step of a traced run as HTML: the code, the loop's queues, the tasks, and a timeline with a row per task.
 
-What it holds: `panel`, which writes it in HTML, and `code`, the part with the reader's lines.
-Guarantees: whatever comes from the reader's program is escaped; colours are those of the charts, each has a sign or a
-word besides, and text keeps the colour of the page, light or dark.
-Strategy: strings made of a `LoopTrace` and a number, so that they can be tested without a browser.
-Used by `agentkit.lab.widgets.stepper`.
+What it holds: `panel`, which returns the whole, and `code`, the part with the reader's lines.
+Guarantees: everything from the reader's program is escaped; colors are those of the charts, each with a sign or a word
+as well, and text keeps the color of the page, light or dark.
+Strategy: plain strings made from a `LoopTrace` and a step number, so they can be tested without a browser.
+Used by `agentkit.lab.widgets.stepper` and, for `code`, `agentkit.lab.widgets.scheduler`.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ __all__ = ["Place", "code", "panel"]
 
 Place = tuple[str, int]  # file, line
 
-_TASKS = 16  # more lanes than that do not fit a screen
-_BUSY = "background:rgba(230,159,0,.28)"  # WORK, see-through
+_TASKS = 16  # more rows do not fit on a screen
+_BUSY = "background:rgba(230,159,0,.28)"  # WORK, transparent
 _HELD = f"repeating-linear-gradient(135deg,{TROUBLE} 0 3px,transparent 3px 6px)"
 _CELL = "padding:1px 10px 1px 0;text-align:left;vertical-align:top;white-space:nowrap"
 
 
 def panel(trace: LoopTrace, number: int) -> str:
-    """Write step `number`, counted from 1, as HTML."""
+    """Return step `number`, counted from 1, as HTML."""
     step = trace.steps[number - 1]
     return (
         "<div style='line-height:1.45;max-width:860px'>"
@@ -46,7 +46,7 @@ def _headline(trace: LoopTrace, step: LoopStep) -> str:
 
 
 def _code(trace: LoopTrace, step: LoopStep) -> str:
-    """The functions that ran, with the step's lines marked, and who else stands on which line."""
+    """Return the functions that ran, with the step's lines marked and the other tasks next to their lines."""
     here: dict[Place, list[str]] = {}
     for each in step.states:
         if each.line is not None and each.task != step.task:
@@ -55,7 +55,7 @@ def _code(trace: LoopTrace, step: LoopStep) -> str:
 
 
 def code(source: dict[str, dict[int, str]], ran: Sequence[Place], here: dict[Place, list[str]]) -> str:
-    """Write lines of code as HTML: those that ran have a ground, the last of them a sign, and names stand at theirs."""
+    """Return lines of code as HTML: those that ran shaded, the last one with a sign, tasks next to their lines."""
     rows: list[str] = []
     for file, lines in source.items():
         before = 0
@@ -87,7 +87,7 @@ def _queues(step: LoopStep) -> str:
 
 
 def _empty(step: LoopStep) -> str:
-    """What the loop does next when nobody is ready."""
+    """Return what the loop does next when no task is ready."""
     if not step.timers:
         return "(empty)"
     return "(empty: the timers that are due come next)" if step.timers[0].late else "(empty: the clock moves on)"
@@ -107,7 +107,7 @@ def _tasks(step: LoopStep) -> str:
 
 
 def _lanes(trace: LoopTrace, step: LoopStep) -> str:
-    """A lane for each task: waiting, held up while somebody blocks the loop, and a stroke for each step."""
+    """Return the timeline, a row per task: waiting, delayed by a blocked loop, and a stroke for each step."""
     end = max(each.ended for each in trace.steps)
     if not end:
         return ""
@@ -136,7 +136,7 @@ def _bar(style: str) -> str:
 
 
 def _stretches(trace: LoopTrace) -> Iterator[tuple[str, float, float, str]]:
-    """Yield what to draw, the strokes last: task, from, to, fill."""
+    """Yield the bars to draw, steps last, each as task, start, end and fill."""
     before: tuple[str, ...] = ()
     for i, step in enumerate(trace.steps):
         until = trace.steps[i + 1].started if i + 1 < len(trace.steps) else step.ended

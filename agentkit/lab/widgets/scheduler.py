@@ -1,9 +1,9 @@
 """You are the scheduler: `Scheduler`.
 
 What it holds: `Scheduler`, a button for each agent of a scenario, undo, reset, and a goal to reach.
-Guarantees: the panel shows what came of the choices so far, whatever they are; the same choices, the same panel.
-Strategy: the choices, a string like `ABAB`, are the only state. Each of them is a run from the start
-(`agentkit.lab.play`, virtual time), over before the panel shows it: nothing is left running, and undo is exact.
+Guarantees: the panel always shows the result of the choices so far; the same choices give the same panel.
+Strategy: the choices, a string like `ABAB`, are the only state. Each change is a run from the start
+(`agentkit.lab.play`, virtual time) that is over before the panel shows it: nothing is left running, and undo is exact.
 Opened by notebook 04.
 """
 
@@ -30,11 +30,11 @@ GOALS: dict[str, Callable[[Play], bool]] = {
     "deadlock": lambda now: now.stuck,
     "keep the invariant": lambda now: now.broke is False,
 }
-"""What to reach, and whether a play has reached it."""
+"""The goals, and whether a play has reached them."""
 
 
 class Scheduler(widgets.VBox):  # type: ignore[misc]
-    """The agents of `scenario`, each with a button that gives it its next step.
+    """The agents of `scenario`, each with a button that runs its next step.
 
     >>> import asyncio
     >>> async def two_agents():
@@ -54,8 +54,9 @@ class Scheduler(widgets.VBox):  # type: ignore[misc]
     >>> hands.reached
     True
 
-    `scenario` and `invariant` are those of `explore`; a step goes to the next `await` that has to wait, as `play` says.
-    Goals: `break the invariant`, `lose an update`, `deadlock`, `keep the invariant`. `.play` is how things stand.
+    `scenario` and `invariant` are those of `explore`; a step runs to the next `await` that has to wait, as in `play`.
+    Goals: `break the invariant`, `lose an update`, `deadlock`, `keep the invariant`.
+    `.play` is the state after the choices.
     """
 
     value = traitlets.Unicode("", help="The choices so far: the agents' letters, in the order of their steps.")
@@ -72,7 +73,7 @@ class Scheduler(widgets.VBox):  # type: ignore[misc]
             raise ValueError(f"goal must be one of {sorted(GOALS)}, got {goal!r}")
         self.scenario, self.invariant, self.goal = scenario, invariant, goal
         self.play: Play = play(scenario, "", invariant)
-        """How things stand after the choices so far."""
+        """The state after the choices so far."""
         names = [each.task for each in self.play.states]
         if len(names) < 2:
             raise ValueError(f"scenario must make 2 agents or more, it makes {len(names)}; one has no order to choose")
@@ -99,20 +100,20 @@ class Scheduler(widgets.VBox):  # type: ignore[misc]
         return GOALS[self.goal](self.play)
 
     def step(self, agent: str) -> None:
-        """Give the next step to `agent`; ValueError if it cannot go, naming those that can."""
+        """Run the next step of `agent`; ValueError if it cannot run, naming those that can."""
         self.value += agent
 
     def undo(self) -> None:
-        """Take back the last step."""
+        """Undo the last step."""
         self.value = self.value[:-1]
 
     def reset(self) -> None:
-        """Take back all steps."""
+        """Undo all steps."""
         self.value = ""
 
     @traitlets.validate("value")
     def _play_it(self, proposal: Any) -> str:
-        """Play the choices; what cannot be played does not become the value."""
+        """Play the choices; if they are not possible, the value stays as it was."""
         choices = str(proposal["value"]).replace(" ", "")
         self.play = play(self.scenario, choices, self.invariant)
         return choices
@@ -141,7 +142,7 @@ class Scheduler(widgets.VBox):  # type: ignore[misc]
         )
 
     def _ran(self) -> list[Place]:
-        """The lines of the last step; a table knows no files, so only where there is one."""
+        """Return the lines of the last step, if all code is in one file: the table does not hold file names."""
         steps = self.play.table.steps
         if len(self.play.source) != 1 or not steps:
             return []
@@ -149,17 +150,17 @@ class Scheduler(widgets.VBox):  # type: ignore[misc]
         return [(file, each.line) for each in steps if each.number == steps[-1].number]
 
     def _headline(self) -> str:
-        colour = CALLING if self.reached else TROUBLE if self.play.outcome else "currentColor"
+        color = CALLING if self.reached else TROUBLE if self.play.outcome else "currentColor"
         sign = "✓ reached" if self.reached else "✗ not this way: undo, or reset" if self.play.outcome else "to reach"
         choices = f"<code>{self.value or '–'}</code>"
         return (
             f"<div style='margin:4px 0 8px'>goal: <b>{html.escape(self.goal)}</b> "
-            f"<span style='border-left:4px solid {colour};padding-left:6px'>{sign}</span><br>"
+            f"<span style='border-left:4px solid {color};padding-left:6px'>{sign}</span><br>"
             f"{choices} <b>{html.escape(self.play.verdict)}</b></div>"
         )
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        """Keep the facts whole: ipywidgets would cut them after 110 characters."""
+        """Return the whole repr as text: ipywidgets would cut it after 110 characters."""
         return super()._repr_mimebundle_(**kwargs) | {"text/plain": repr(self)}
 
     def __repr__(self) -> str:
@@ -169,7 +170,7 @@ class Scheduler(widgets.VBox):  # type: ignore[misc]
 
 
 def _expanded(now: Play) -> str:
-    """Lines that read and write in one, taken apart, to be unfolded."""
+    """Return the parts of lines that read and write, folded."""
     said = ""
     for line, parts in now.parts.items():
         why = "others can come in at the wait" if "wait" in parts else "no await in between: one step, all or nothing"

@@ -1,9 +1,9 @@
 """The event loop, one step at a time: `Stepper`.
 
 What it holds: `Stepper`, a slider that walks through a run of your own coroutine.
-Guarantees: the panel always shows the step of the slider; the `repr` states the same facts, equal in every run.
-Strategy: the run is over before the first step is shown (`agentkit.lab.trace`, virtual time), so moving the
-slider runs nothing and nothing can be left behind. An error in your coroutine is the last thing the steps show.
+Guarantees: the panel always shows the step of the slider; the `repr` states the same facts, the same in every run.
+Strategy: the run is over before the first step is shown (`agentkit.lab.trace`, virtual time), so moving the slider
+runs nothing and leaves nothing running. If your coroutine raises, the last step shows the error.
 Opened by notebook 02.
 """
 
@@ -22,7 +22,7 @@ __all__ = ["Stepper"]
 
 
 class Stepper(widgets.VBox):  # type: ignore[misc]
-    """A run of `main(*args)`, to be walked through with a slider.
+    """A run of `main(*args)` to step through with a slider.
 
     >>> import asyncio
     >>> async def agent(seconds):
@@ -34,7 +34,7 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
     >>> walk
     <Stepper step 2 of 6 at 0 s: agent-1 runs line 2 of agent, sleeps until 2 s; ready: agent-2; timers: agent-1 at 2 s>
 
-    A step is what a task does from the moment the loop takes it from the ready queue to the next `await` that has to
+    A step is what a task does from the moment the loop takes it from the ready queue to its next `await` that has to
     wait. `.trace` is the whole run, a table. Raises what `trace` raises.
     """
 
@@ -64,14 +64,14 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
         self._slider.value = value
 
     def _move(self, by: int) -> None:
-        self._slider.value += by  # the slider keeps it within its bounds
+        self._slider.value += by  # the slider keeps the value within its bounds
 
     def _changed(self, _: object) -> None:
         self._panel.value = panel(self.trace, self.value)
         self._back.disabled, self._next.disabled = self.value == 1, self.value == self._slider.max
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        """Keep the facts whole: ipywidgets would cut them after 110 characters."""
+        """Return the whole repr as text: ipywidgets would cut it after 110 characters."""
         bundle = super()._repr_mimebundle_(**kwargs)
         return bundle | {"text/plain": repr(self)}
 
