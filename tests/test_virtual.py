@@ -672,31 +672,6 @@ def test_simulate_stop_while_the_simulated_code_waits():
     assert seen == [("finally", 7.0)]
 
 
-def test_simulate_stop_in_a_cell():
-    """In a cell the virtual loop has a thread of its own; Stop reaches it all the same and ends it."""
-    seen: list[str] = []
-
-    async def endless():
-        asyncio.get_running_loop().call_later(20_000, signal.pthread_kill, threading.main_thread().ident, signal.SIGINT)
-        try:
-            while True:  # noqa: ASYNC110
-                await asyncio.sleep(1)
-        finally:
-            seen.append("finally")
-
-    async def cell():
-        simulate(endless)
-
-    loop = asyncio.new_event_loop()  # not asyncio.run, which would catch the signal before the kernel's handler does
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            loop.run_until_complete(cell())
-    finally:
-        loop.close()
-    assert seen == ["finally"]
-    _no_thread_stays()
-
-
 def _stopped_in_a_cell(run: Callable[[Any], Any], scenario: Any) -> None:
     async def cell():
         run(scenario)
@@ -713,6 +688,23 @@ def _press_stop() -> None:
     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
 
+def test_simulate_stop_in_a_cell():
+    """In a cell the virtual loop has a thread of its own; Stop reaches it all the same and ends it."""
+    seen: list[str] = []
+
+    async def endless():
+        asyncio.get_running_loop().call_later(20_000, _press_stop)
+        try:
+            while True:  # noqa: ASYNC110
+                await asyncio.sleep(1)
+        finally:
+            seen.append("finally")
+
+    _stopped_in_a_cell(simulate, endless)
+    assert seen == ["finally"]
+    _no_thread_stays()
+
+
 @pytest.mark.parametrize("run", [simulate, trace, explore, play])
 def test_beside_stop_ends_a_loop_that_never_awaits(run: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch):
     """In a cell, Stop ends code that never awaits: its `finally` runs, and no thread is left."""
@@ -721,8 +713,8 @@ def test_beside_stop_ends_a_loop_that_never_awaits(run: Callable[[Any], Any], mo
 
     async def busy():
         turns = 0
-        _press_stop()
         try:
+            _press_stop()
             while True:
                 turns += 1
         finally:
@@ -736,25 +728,28 @@ def test_beside_stop_ends_a_loop_that_never_awaits(run: Callable[[Any], Any], mo
 
 
 @pytest.mark.parametrize("run", [simulate, trace, explore, play])
-def test_beside_stop_does_not_wait_for_a_call_that_does_not_return(
+def test_beside_stop_does_not_wait_for_work_that_does_not_end(
     run: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
 ):
-    """A call into C cannot be interrupted: Stop leaves its thread behind, and output is restored at once."""
+    """Stop leaves a thread behind that cannot be interrupted, and restores the output at once."""
     monkeypatch.setattr("agentkit.lab.loops.beside._GRACE", 0.01)
-    lock = threading.Lock()
-    lock.acquire()
+    gate = threading.Event()
 
-    async def blocked():
-        _press_stop()
-        lock.acquire()
+    async def stubborn():
+        try:
+            if not gate.is_set():  # explore runs it again
+                _press_stop()
+            gate.wait()
+        except KeyboardInterrupt:
+            gate.wait()
 
     output = sys.stdout
     try:
-        _stopped_in_a_cell(run, blocked)
+        _stopped_in_a_cell(run, stubborn)
         assert sys.stdout is output
         assert any(thread.name == "agentkit-beside" for thread in threading.enumerate())
     finally:
-        lock.release()
+        gate.set()
     _no_thread_stays()
 
 

@@ -60,7 +60,7 @@ def throw_into(thread: threading.Thread, error: type[BaseException]) -> None:
 
 
 def beside(work: Callable[[], T], stop: Callable[[], None] | None = None) -> T:
-    """Return `work()`: called here, or in a thread of its own if a loop is already running in this one.
+    """Return `work()`: called here, or in a new thread if a loop is already running in this one.
 
     `stop`, called from this thread on a KeyboardInterrupt, asks the work to end. If the work is still running a second
     later, or if there is no `stop`, a KeyboardInterrupt is raised inside it, which also ends an endless loop. A call

@@ -125,7 +125,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._now = 0.0
         self.threads = 0  # real threads that the loop is waiting for
-        self.numberuence = itertools.count()
+        self._sequence = itertools.count()
         selector = _Selector()
         selector.loop = self
         super().__init__(selector)
@@ -159,7 +159,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def create_task(self, coro: Coroutine[Any, Any, T], **kwargs: Any) -> asyncio.Task[T]:  # type: ignore[override]
         """Create a task with a number, counted by this loop."""
         kwargs.pop("eager_start", None)  # 3.14: an eager task would run before its creator continues
-        seq = next(self.numberuence)
+        seq = next(self._sequence)
         if kwargs.get("name") is None:  # Trap: default names. asyncio counts them per process.
             kwargs["name"] = f"task-{seq}"
         task = _NumberedTask.__new__(_NumberedTask)
@@ -173,7 +173,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Schedule `callback` at the instant `when`; equal instants run in the order of the calls."""
         self._check_closed()  # type: ignore[attr-defined]
         timer = OrderedTimer(when, callback, args, self, context)
-        timer.number = next(self.numberuence)
+        timer.number = next(self._sequence)
         heapq.heappush(self._scheduled, timer)
         timer._scheduled = True  # type: ignore[attr-defined]  # noqa: SLF001  (as in asyncio's own call_at)
         return timer
@@ -193,7 +193,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         `asyncio.to_thread`. It takes real time and no virtual time.
         """
         future = _NumberedFuture(loop=self)
-        future.number = next(self.numberuence)
+        future.number = next(self._sequence)
 
         def work() -> None:
             if future.cancelled():
