@@ -128,7 +128,7 @@ async def call(client: Any, api: str, request: dict[str, Any], listen: Listener 
                 answer = await APIS[api].create(client)(**request)
                 if isinstance(answer, str):  # what the client makes of a page that is no JSON
                     raise BrokenAnswer(f"the endpoint answered with a page that is no JSON: {answer:.60}", Reply(""))
-                draft.begun, draft.request_id = True, answer._request_id
+                draft.begun, draft.request_id = True, answer._request_id  # noqa: SLF001  (the name openai documents)
                 APIS[api].whole(answer, draft)
             else:
                 await _stream(client, APIS[api], request, listen, draft)
