@@ -175,7 +175,7 @@ class MonitorThread:
     def start(self) -> None:
         """Start the thread if it is not running; after a fork it has to be started again."""
         if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._run, name="agentkit stall monitor", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="stall monitor of agentkit", daemon=True)
             try:
                 self._thread.start()
             except RuntimeError:  # the system allows no more threads: stalls go undetected

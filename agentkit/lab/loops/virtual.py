@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 from agentkit.lab.loops.beside import beside
 from agentkit.lab.loops.frames import awaited_frames, in_your_file
 
-__all__ = ["Deadlock", "VirtualLoop", "simulate"]
+__all__ = ["Deadlock", "OrderedTimer", "VirtualLoop", "simulate"]
 
 T = TypeVar("T")
 
