@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from agentkit import AdaptiveLimiter, ChatAgent, ParallelAgentExecutor, RateLimiter, RetryPolicy, Usage
-from agentkit.executor.progress import progress_bar
 from agentkit.lab import Faults, Limits, Provider, simulate
 
 

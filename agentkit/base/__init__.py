@@ -1,6 +1,6 @@
 """Helpers that every other room may use; they import the standard library only.
 
-`redact`: strings without credentials.
+`hooks`: calling a function that the user supplied. `redact`: strings without credentials.
 """
 
 __all__: list[str] = []

@@ -1,18 +1,19 @@
 """One agent over many tasks.
 
-`executor`: what people use. `run`: a run in progress; `mapping`: one of which only the results are kept.
-`crew`: how workers come and go; `workers`: what they do; `attempt`: one try at a task.
-One part each: `source` (tasks), `gate` (pause), `lending` (nested runs), `settings` (time limits and policies),
-`watchdog` (timeouts), `agent_call` (threads and processes), `progress` (a bar).
+`executor`: what people use. `run`: a run in progress, from its first task to its report; `stream`: its outcomes as they
+come. One part each: `source` (where tasks come from), `settings` (limits, and all that a run is made of), `grants` (the
+budget, the rate and pauses), `call` (threads and processes).
 """
 
 from __future__ import annotations
 
 from agentkit.executor.executor import ParallelAgentExecutor
 from agentkit.executor.run import Run, RunStatistics
+from agentkit.executor.stream import Stream
 
 __all__ = [
     "ParallelAgentExecutor",
     "Run",
     "RunStatistics",
+    "Stream",
 ]

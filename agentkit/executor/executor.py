@@ -3,7 +3,7 @@
 What it holds: `ParallelAgentExecutor`: what you ask for is checked here, and what can run is made to fit.
 Guarantees: bad arguments are refused before anything starts; nothing about one run is shared with the next but
 the limiter. Bound to the event loop it is used on; use one executor per loop.
-Strategy: `Workers` pulls tasks and attempts them, `Run` is the handle, `Report` the log; this file is their front door.
+Strategy: `Run` does the work and `Report` is its log; this file makes one out of what you ask for.
 Opened by notebook 01.
 """
 
@@ -14,15 +14,13 @@ import inspect
 from collections.abc import AsyncIterable, Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from agentkit.executor.attempt import Attempter
-from agentkit.executor.call import as_coroutine_function, isolated
-from agentkit.executor.mapping import Mapping
-from agentkit.executor.progress import progress_bar
+from agentkit.executor.call import as_coroutine_function
 from agentkit.executor.run import Run
-from agentkit.executor.settings import Settings
+from agentkit.executor.settings import Plan, Settings
 from agentkit.executor.source import Source
+from agentkit.executor.stream import Stream
 from agentkit.report import Report, attach
 from agentkit.semaphore import CapacityLimiter
 
@@ -32,8 +30,6 @@ if TYPE_CHECKING:
     from agentkit.retry import RetryPolicy
 
 __all__ = ["ParallelAgentExecutor"]
-
-R = TypeVar("R", bound=Run)
 
 
 class ParallelAgentExecutor:
@@ -60,8 +56,6 @@ class ParallelAgentExecutor:
     - `budget`: a `Budget` of calls, tokens or money; what it refuses is `rejected`, and no further task starts.
     - `journal`: a `Journal`; what it knows as done is taken from it, and what is finished is written to it.
     - `pool`: any `concurrent.futures.Executor`, for agents that are plain functions.
-    - `isolate=True` gives each attempt a `contextvars` context of its own; without it, what an agent sets in a context
-      variable is seen by the next task of the same worker.
     - `progress=True` shows a bar where there is a terminal or a notebook, and tqdm.
     """
 
@@ -78,7 +72,6 @@ class ParallelAgentExecutor:
         on_error: str = "collect",
         max_failures: int | None = None,
         pool: Executor | None = None,
-        isolate: bool = False,
         progress: bool = False,
     ) -> None:
         self.serial = max_concurrency == 0
@@ -105,7 +98,7 @@ class ParallelAgentExecutor:
         """What a run may spend, and what is done stays done in; None for neither."""
         self.rate_limiter, self.retry = rate_limiter, retry
         """What bounds starts per minute, and what is tried again; None for neither."""
-        self._isolate, self._progress = isolate, progress
+        self._progress = progress
         self._settings = Settings(timeout=timeout, deadline=deadline, on_error=on_error, max_failures=max_failures)
 
     async def execute(
@@ -146,7 +139,7 @@ class ParallelAgentExecutor:
     ) -> Run:
         """Begin at once and return the live `Run`; await it for the `Report`."""
         asyncio.get_running_loop()  # a clear RuntimeError outside a coroutine
-        run = self._run(Run, tasks, agent_fn, replace(self._settings, within=within), cost)
+        run = Run(self._plan(tasks, agent_fn, replace(self._settings, within=within), cost))
         run.begin()
         return run
 
@@ -157,13 +150,12 @@ class ParallelAgentExecutor:
         *,
         ordered: bool = False,
         within: float | None = None,
-    ) -> Run:
-        """Return a `Run` to iterate over with `async for`: outcomes as they finish, or in input order.
+    ) -> Stream:
+        """Return a `Stream` to iterate over with `async for`: outcomes as they finish, or in input order.
 
-        It begins with the iteration. Nothing is kept, the input may be endless, and a slow reader slows the workers.
+        It begins with the iteration. Nothing is kept, the input may be endless, and a slow reader slows the run.
         """
-        settings = replace(self._settings, within=within)
-        return self._run(Run, tasks, agent_fn, settings, keep=False, ordered=ordered)
+        return Stream(self._plan(tasks, agent_fn, replace(self._settings, within=within)), ordered=ordered)
 
     async def map(
         self,
@@ -178,29 +170,46 @@ class ParallelAgentExecutor:
         >>> asyncio.run(ParallelAgentExecutor(2).map(["a", "b", "c"], str.upper))
         ['A', 'B', 'C']
 
-        For those who want the results and nothing else: there is no report, and `on_error` does not count. When a task
-        fails, after its retries, nothing new starts, what is in flight is cancelled, and the error is raised, with the
-        results there are as its `.results`, by task number. After `within` seconds it is a `TimeoutError`.
+        The results of a run, and nothing else: `on_error` does not count. When a task fails, after its retries,
+        nothing new starts, what is in flight is cancelled, and the error is raised, with the report of what was done
+        as its `.report`. After `within` seconds it is a `TimeoutError`.
         """
-        settings = replace(self._settings, within=within, on_error="raise")
-        return await self._run(Mapping, tasks, agent_fn, settings, cost).results()
+        plan = self._plan(tasks, agent_fn, replace(self._settings, within=within, on_error="raise"), cost)
+        report = await Run(plan)
+        if report.stopped is None:
+            return report.results
+        error = (TimeoutError if within is not None and "within=" in report.stopped else RuntimeError)(report.stopped)
+        attach(error, report, "a map was stopped")
+        raise error
 
-    def _run(self, kind: type[R], tasks: Any, agent_fn: Any, settings: Settings, cost: Any = None, **how: Any) -> R:
-        ledger = None if self.journal is None else self.journal.writer(agent_fn)
-        source = Source(tasks, cost, None if ledger is None else ledger.recall)
-        call, on_end = as_coroutine_function(agent_fn, self.limiter, pool=self.pool, serial=self.serial)
-        attempter = Attempter(
-            isolated(call) if self._isolate else call,
-            settings,
+    async def call(self, task: Any, agent_fn: Callable[[Any], Any]) -> Any:
+        """Return what `agent_fn` returned for one task, under the same limits, retries and budget as a run.
+
+        >>> asyncio.run(ParallelAgentExecutor(2).call("a", str.upper))
+        'A'
+
+        What a web handler needs: all calls on one executor share its slots. An error is the agent's own.
+        """
+        return (await self.map([task], agent_fn))[0]
+
+    def _plan(self, tasks: Any, agent_fn: Any, settings: Settings, cost: Any = None) -> Plan:
+        source = Source(tasks, cost)
+        call, close = as_coroutine_function(agent_fn, self.limiter, pool=self.pool, serial=self.serial)
+        return Plan(
+            source=source,
+            call=call,
             agent=agent_fn,
+            limiter=self.limiter,
+            settings=settings,
             rate_limiter=self.rate_limiter,
-            retry=self.retry,
             budget=self.budget,
+            retries=None if self.retry is None else self.retry.begin(),
+            writer=None if self.journal is None else self.journal.writer(agent_fn),
             observe=getattr(self.limiter, "observe", None),
+            close=close,
+            serial=self.serial,
+            progress=self._progress,
         )
-        bar = progress_bar(source.total) if self._progress else None
-        how |= {"bar": bar, "ledger": ledger, "on_end": on_end, "on_loop": not self.serial}
-        return kind(source, attempter, self.limiter, settings, **how)
 
     def __repr__(self) -> str:
         return f"<ParallelAgentExecutor {'serial' if self.serial else repr(self.limiter)[1:-1]}>"

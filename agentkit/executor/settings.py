@@ -1,16 +1,25 @@
-"""How a run treats its tasks: time limits and what a failure means for the others.
+"""How a run treats its tasks: time limits, what a failure means for the others, and all else that it is made of.
 
-What it holds: `Settings`, the executor's arguments after they were checked.
+What it holds: `Settings`, the executor's arguments after they were checked, and `Plan`, all that one run needs.
 Guarantee: a `Settings` object is valid; a bad value is refused with the parameter, the rule, the value and the remedy.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-__all__ = ["Settings"]
+from agentkit.executor.source import Source
+from agentkit.journal.writer import JournalWriter
+from agentkit.limits import Budget, RateLimiter, retry_after
+from agentkit.retry.failures import is_overload
+from agentkit.retry.policy import Retries
+from agentkit.semaphore import CapacityLimiter
+
+__all__ = ["Plan", "Settings"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +51,55 @@ class Settings:
         if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
             raise ValueError(f"max_failures must be a whole number, 1 or more, got {most!r}; use None for no bound")
 
+    @property
+    def timed(self) -> bool:
+        """Whether there is a limit on a task's time."""
+        return self.timeout is not None or self.deadline is not None
+
     def allowed(self, waited: float) -> tuple[float, str]:
         """Return how long an attempt may take, after so long a wait, and the rule that says so; `(inf, "")` if none."""
         if self.deadline is not None and (self.timeout is None or self.deadline - waited < self.timeout):
             return self.deadline - waited, f"deadline={self.deadline:g} s from submission"
         return (inf, "") if self.timeout is None else (self.timeout, f"timeout={self.timeout:g} s")
+
+
+@dataclass(slots=True, kw_only=True)
+class Plan:
+    """What one run is made of."""
+
+    source: Source
+    call: Callable[[Any], Awaitable[Any]]
+    agent: Any
+    limiter: CapacityLimiter
+    settings: Settings
+    rate_limiter: RateLimiter | None
+    budget: Budget | None
+    retries: Retries | None
+    writer: JournalWriter | None
+    observe: Callable[..., None] | None
+    """What an adaptive limiter wants to know of each attempt."""
+    close: Callable[[], None] | None
+    """What to call when the run is over: its threads go."""
+    serial: bool
+    progress: bool
+
+    def open_bar(self, total: int | None) -> Any:
+        """A progress bar, where there is a terminal or a notebook to show it, and tqdm; else None."""
+        if not self.progress or not (sys.stderr.isatty() or "ipykernel" in sys.modules):
+            return None
+        try:
+            from tqdm.auto import tqdm
+        except ImportError:
+            return None
+        return tqdm(total=total, unit="task")
+
+    def tokens(self, result: Any) -> Any:
+        """The usage of a result, as far as it is known."""
+        return getattr(result, "usage", None)
+
+    def is_overload(self, error: BaseException) -> bool:
+        """Whether too many were in flight; a refusal with a hint is about the rate, and the pause meets it."""
+        return is_overload(error) and (self.retries is None or retry_after(error) is None)
 
 
 def _check_seconds(name: str, value: Any) -> None:

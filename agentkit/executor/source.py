@@ -1,16 +1,16 @@
-"""Where the tasks of a run come from: any iterable, sync or async, asked only when a worker is free.
+"""Where the tasks of a run come from: any iterable, sync or async, asked only when a task can start.
 
-What it holds: `Source`, which makes outcomes of tasks, one at a time.
-Guarantees: never asked ahead of need, so it may be endless; two workers never ask an async source at once; an error
-of the source ends the input, not what is in flight.
-Strategy: one counter numbers the tasks; with a cost hint they are sorted first, longest first, which shortens the
-tail of a run (LPT scheduling, Graham 1969).
+What it holds: `Source`, which numbers the tasks and makes an `Outcome` of each.
+Guarantees: never asked ahead of need, so it may be endless; an async source is iterated by one asyncio task from
+beginning to end; an error of the source ends the input, and what is in flight finishes.
+Strategy: with a cost hint the tasks are sorted first, longest first, which shortens the end of a run (LPT scheduling,
+Graham 1969).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sized
+from collections.abc import AsyncIterable, Callable, Iterable, Sized
 from typing import Any
 
 from agentkit.report.outcome import Outcome
@@ -19,60 +19,58 @@ __all__ = ["Source"]
 
 
 class Source:
-    """Tasks to be taken one by one.
+    """Tasks, taken one at a time.
 
     >>> source = Source(["a", "bcd"], cost=len)
     >>> source.total, source.take().task, source.take().task, source.take()
     (2, 'bcd', 'a', None)
     """
 
-    def __init__(
-        self,
-        tasks: Any,
-        cost: Callable[[Any], float] | None = None,
-        recall: Callable[[Outcome], None] | None = None,
-    ) -> None:
+    def __init__(self, tasks: Any, cost: Callable[[Any], float] | None = None) -> None:
         if isinstance(tasks, str | bytes):
             raise TypeError(f"tasks must be an iterable of tasks, got the single text {tasks!r:.40}; put it in a list")
-        self.slow = isinstance(tasks, AsyncIterable)
-        """Whether it must be awaited: an async iterable."""
-        if not self.slow and not isinstance(tasks, Iterable):
+        is_async = isinstance(tasks, AsyncIterable)
+        if not is_async and not isinstance(tasks, Iterable):
             remedy = "tasks come first, then the agent" if callable(tasks) else "put a single task in a list"
             raise TypeError(f"tasks must be an iterable or async iterable, got {tasks!r:.60}; {remedy}")
-        self._order: list[int] | None = None  # input index of each task, where they are not taken in input order
+        self.order: list[int] | None = None
+        """The input index of each task, where they are not taken in input order."""
         if cost is not None:
-            tasks, self._order = _longest_first(tasks, cost)
-        self.in_order = cost is None
-        """Whether tasks are taken in the order of the input."""
+            tasks, self.order = _longest_first(tasks, cost)
         self.total = len(tasks) if isinstance(tasks, Sized) else None
         """How many tasks there are; None where that cannot be known."""
-        self.taken = self.waiting = 0
-        """Tasks taken so far; workers waiting for a slow source now."""
-        self.kept: list[Outcome] | None = None
-        """The outcomes of all tasks taken, in that order, for a run that keeps them."""
+        self.taken = 0
+        """Tasks taken so far."""
         self.exhausted = False
-        """Whether there will be no more."""
+        """Whether there are no more."""
         self.error: Exception | None = None
-        """What the source raised, if that is why there will be no more."""
-        self._recall = recall  # ends the outcome of a task that a journal knows as done
-        self._tasks: Any = aiter(tasks) if self.slow else iter(tasks)
-        self.numbered = self._number()
-        """The tasks with their numbers, for whoever needs no outcomes; not for a slow source."""
-        self._turn = asyncio.Lock()
+        """What the source raised, if that is why there are no more."""
+        self._tasks: Any = aiter(tasks) if is_async else iter(tasks)
+        self._feeder: asyncio.Task[None] | None = None
+        self._is_async, self._wanted, self._arrived = is_async, asyncio.Event(), list[Outcome]()
 
-    def _number(self) -> Iterator[tuple[int, Any]]:
-        """Give each task its number, as long as there are tasks."""
-        try:
-            for task in self._tasks:
-                number = self.taken
-                self.taken = number + 1
-                yield number, task
-        except Exception as error:
-            self.error = error
-        self.exhausted = True
+    @property
+    def at_end(self) -> bool:
+        """Whether every task is known to have been taken."""
+        return (self.exhausted or self.taken == self.total) and not self._arrived
+
+    @property
+    def feeder(self) -> asyncio.Task[None] | None:
+        """The asyncio task that iterates over an async source, while it runs."""
+        return None if self._feeder is None or self._feeder.done() else self._feeder
+
+    def start(self, now: Callable[[], float], wake: Callable[[], None]) -> None:
+        """Begin with an async source: `now()` says when a task arrived, `wake()` is called when one did."""
+        if self._is_async:
+            self._feeder = asyncio.get_running_loop().create_task(self._feed(now, wake))
 
     def take(self) -> Outcome | None:
-        """Return a fresh outcome for the next task; None if there is none."""
+        """Return a new outcome for the next task; None if there is none, or none yet."""
+        if self._is_async:
+            if self._arrived:
+                return self._arrived.pop()
+            self._wanted.set()
+            return None
         if self.exhausted:
             return None
         try:
@@ -85,53 +83,42 @@ class Source:
             return None
         number = self.taken
         self.taken = number + 1
-        outcome = Outcome(number if self._order is None else self._order[number], task)
-        if self._recall is not None and not self._recalled(outcome):
-            return None
-        if self.kept is not None:
-            self.kept.append(outcome)
-        return outcome
+        return Outcome(number if self.order is None else self.order[number], task)
 
-    def _recalled(self, outcome: Outcome) -> bool:
-        """Ask the journal; where it cannot say, the input ends."""
-        assert self._recall is not None
-        try:
-            self._recall(outcome)
-        except Exception as error:
-            self.exhausted, self.error, self.taken = True, error, self.taken - 1
-        return self.error is None
+    def close(self) -> None:
+        """Take no more."""
+        self.exhausted = True
+        if self.feeder is not None:
+            self.feeder.cancel()
 
-    async def take_slowly(self, now: Callable[[], float]) -> Outcome | None:
-        """Do the same for a slow source; `now` says when the task arrived."""
-        self.waiting += 1
+    async def _feed(self, now: Callable[[], float], wake: Callable[[], None]) -> None:
         try:
-            async with self._turn:
-                if self.exhausted:
-                    return None
+            while True:
+                await self._wanted.wait()
                 task = await anext(self._tasks)
+                self._wanted.clear()
+                self._arrived.append(Outcome(self.taken, task, submitted=now()))
+                self.taken += 1
+                wake()
         except StopAsyncIteration:
-            self.exhausted = True
-            return None
-        except Exception as error:
-            self.exhausted, self.error = True, error
-            return None
+            pass
+        except asyncio.CancelledError as error:
+            if not self.exhausted:  # the source cancelled the task that iterates over it
+                self.error = RuntimeError("the source of tasks was cancelled from inside")
+                self.error.__cause__ = error
+        except BaseException as error:
+            self.error = error  # type: ignore[assignment]  # KeyboardInterrupt too reaches the caller by way of the run
         finally:
-            self.waiting -= 1
-        outcome = Outcome(self.taken, task, submitted=now())
-        self.taken += 1
-        if self._recall is not None and not self._recalled(outcome):
-            return None
-        if self.kept is not None:
-            self.kept.append(outcome)
-        return outcome
+            self.exhausted = True
+            wake()
 
     def rest(self, reason: str) -> list[Outcome]:
-        """Return outcomes for the tasks nobody took, where it is known how many those are."""
+        """Return outcomes for the tasks that were not taken, where it is known how many those are."""
         if self.total is None or self.error is not None:
             return []
-        self.kept = None
+        self.exhausted = False
         outcomes = list(iter(self.take, None))
-        for outcome in (outcome for outcome in outcomes if outcome.finished is None):
+        for outcome in outcomes:
             outcome.error = asyncio.CancelledError(f"not started: {reason}")
         return outcomes
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentkit.executor import ParallelAgentExecutor
-from agentkit.executor.run import Run
+from agentkit.executor.stream import Stream
 from agentkit.report.outcome import Outcome, Span
 
 __all__ = ["Intake", "Output", "StageRunner", "StageStatistics"]
@@ -112,7 +112,7 @@ class StageRunner:
         self._busy = self._began = 0.0
         self._closed = self._stopped = False
         self._upstream: Any = None
-        self._run: Run | None = None
+        self._run: Stream | None = None
 
     def connect(self, upstream: Any, began: float) -> None:
         """Set where items come from, and when the flow began."""

@@ -57,8 +57,17 @@ class CapacityLimiter:
     limits how many calls run at the same time, not how many start per minute; for that, see `RateLimiter`.
     """
 
-    __slots__ = ("_in_flight", "_limit", "_listeners", "_max_queue", "_peak_in_flight", "_peak_queue", "_waiters",
-                 "contended")  # fmt: skip
+    __slots__ = (
+        "__weakref__",
+        "_in_flight",
+        "_limit",
+        "_listeners",
+        "_max_queue",
+        "_peak_in_flight",
+        "_peak_queue",
+        "_waiters",
+        "contended",
+    )  # fmt: skip
 
     def __init__(self, limit: int | None, *, max_queue: int | None = None) -> None:
         self._limit = _whole("limit", limit, "0 to admit nobody, None for no limit")

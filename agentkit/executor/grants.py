@@ -1,0 +1,100 @@
+"""What an attempt must be granted before it starts: the end of a provider's pause, the budget, the rate.
+
+What it holds: `Gate`, which waits for them on behalf of one run, and `Grant`, what one attempt got.
+Guarantees: whatever was granted is corrected when the call has ended, or given back if none was made, also where a
+function of the user's (an `estimate`, a price list) raises in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+from agentkit.report.outcome import Outcome, Span
+
+if TYPE_CHECKING:
+    from agentkit.limits import Budget, Claim, RateLimiter, Reservation
+    from agentkit.retry.policy import Retries
+
+__all__ = ["Gate", "Grant"]
+
+NOTED = 0.001  # seconds; a shorter wait is not noted
+
+
+class Grant:
+    """What one attempt was granted."""
+
+    __slots__ = ("claim", "reservation")
+
+    def __init__(self) -> None:
+        self.reservation: Reservation | None = None
+        self.claim: Claim | None = None
+
+    def settle(self, result: Any, tokens: float | None, error: BaseException | None) -> None:
+        """The call has ended; `tokens` is what it used, as far as that is known."""
+        if self.claim is not None:
+            self.claim.settle(result, error)
+        if self.reservation is not None and tokens is not None:
+            self.reservation.correct(tokens)
+
+    def give_back(self) -> None:
+        """No call was made."""
+        for granted in (self.reservation, self.claim):
+            if granted is not None:
+                granted.cancel()
+
+
+class Gate:
+    """Where the attempts of one run wait for the provider's pause, the budget and the rate."""
+
+    def __init__(self, agent: Any, rate: RateLimiter | None, budget: Budget | None, retries: Retries | None) -> None:
+        self._agent, self._rate, self._budget, self._retries = agent, rate, budget, retries
+        self._is_free = rate is None and budget is None
+        self.closed: tuple[str, Exception] | None = None
+        """Status and error of every task that would start from now on; None as long as tasks may start."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an attempt may start without asking."""
+        paused = self._retries is not None and self._retries.pause.due() > -inf
+        return self._is_free and self.closed is None and not paused
+
+    def begin(self, time: Callable[[], float], began: float) -> None:
+        """Set the clock of the run."""
+        self._time, self._began = time, began
+
+    async def ask(self, outcome: Outcome) -> Grant:
+        """Wait until an attempt may start; raises what a limit refuses it with, or a function of the user's raises."""
+        grant = Grant()
+        try:
+            while self._retries is not None and (pause := self._retries.delay(self._time())) > 0:
+                with self._waiting(outcome, "the provider's pause"):
+                    await asyncio.sleep(pause)
+            if self._budget is not None and self.closed is None:
+                grant.claim = self._budget.try_acquire(outcome.task, self._agent)
+                if grant.claim is None:
+                    with self._waiting(outcome, "the budget"):
+                        grant.claim = await self._budget.acquire(outcome.task, self._agent)
+            if self._rate is not None and self.closed is None:
+                tokens = self._rate.cost(outcome.task, self._agent)
+                grant.reservation = self._rate.try_acquire(tokens)
+                if grant.reservation is None:
+                    with self._waiting(outcome, "the rate"):
+                        grant.reservation = await self._rate.acquire(tokens)
+        except BaseException:
+            grant.give_back()
+            raise
+        return grant
+
+    @contextmanager
+    def _waiting(self, outcome: Outcome, what: str) -> Iterator[None]:
+        """Note what a task waited for, so that a picture can tell it from waiting for a slot."""
+        since = self._time()
+        try:
+            yield
+        finally:
+            if (now := self._time()) > since + NOTED:
+                outcome.spans += (Span(f"waiting for {what}", since - self._began, now - self._began),)
