@@ -185,7 +185,7 @@ class BaseRun:
             self._parent = run_of.get(), current.get()
             self._context.run(run_of.set, self)
             self._loop = loop
-            self._dispatcher = loop.create_task(self._dispatch(), context=self._context)
+            self._dispatcher = _begun(loop, self._dispatch(), self._context)
             self._context.run(self._source.start, self._now, self._wake)
         except BaseException:
             self._loop = None
@@ -259,26 +259,23 @@ class BaseRun:
             if not self._paused and len(self._live) < max(1, self.limiter.limit):
                 if self._due:
                     return self._due.popleft()
-                if self._has_room() and (outcome := source.take()) is not None:
-                    return self._taken(outcome)
+                if self._has_room() and (outcome := source.take()) is not None and self._recall(outcome):
+                    self._keep(outcome)
+                    return outcome
             if source.at_end and not (self._live or self._due or self._later):
                 return None
             await self._hear()
         return None
 
-    def _taken(self, outcome: Outcome) -> Outcome:
-        """Keep a task that was taken from the source, and ask the journal whether it is done already."""
-        self._keep(outcome)
-        writer = self._plan.writer
-        if writer is not None:
+    def _recall(self, outcome: Outcome) -> bool:
+        """Ask the journal whether a task is done already; where it cannot say, the input ends."""
+        if self._plan.writer is not None:
             try:
-                writer.recall(outcome)
-            except JournalError as error:
-                self._fail(outcome, error, count=False)
-                self.stop("cancelled", str(error), error)
+                self._plan.writer.recall(outcome)
             except Exception as error:
-                outcome.end("failed", error, self._now())
-        return outcome
+                self._source.fail(error)
+                return False
+        return True
 
     async def _admit(self, outcome: Outcome) -> Grant | None:
         """Wait for a slot, and for what the attempt must be granted; the outcome has ended if it cannot be had."""
@@ -356,11 +353,7 @@ class BaseRun:
                 self._plan.retries.start(self.began + now, outcome.started is not None)
             if outcome.started is None:
                 outcome.started = now
-            attempt = self._attempt(outcome, grant, now)
-            task = self._loop.create_task(attempt, context=context)  # type: ignore[union-attr]
-            if not attempt.cr_suspended:  # an eager task factory has begun it already
-                attempt.send(None)  # now it is inside its `try`, and a cancellation before its first turn is seen
-            self._live[task] = when, outcome
+            self._live[_begun(self._loop, self._attempt(outcome, grant, now), context)] = when, outcome
             handed_over = True
             if when < self._alarm_at:
                 self._set_alarm(when)
@@ -689,6 +682,20 @@ def _not_started(error: Exception, outcomes: list[Outcome]) -> str:
 def _turn() -> Generator[None, None, None]:
     """Give the loop one turn; what calls this can be begun by hand."""
     yield
+
+
+def _begun(
+    loop: asyncio.AbstractEventLoop | None, work: Coroutine[Any, Any, None], context: Context
+) -> asyncio.Task[None]:
+    """Make a task of a coroutine that begins with `_turn()`, and is inside its `try` already.
+
+    So a cancellation before its first turn is seen by it. An eager task factory has begun it by itself.
+    """
+    assert loop is not None
+    task = loop.create_task(work, context=context)
+    if not work.cr_suspended:  # type: ignore[attr-defined]  # coroutines have it, the abstract class does not
+        work.send(None)
+    return task
 
 
 def _forgotten_await(result: Any) -> TypeError:

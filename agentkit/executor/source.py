@@ -43,7 +43,7 @@ class Source:
         """Tasks taken so far."""
         self.exhausted = False
         """Whether there are no more."""
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         """What the source raised, if that is why there are no more."""
         self._tasks: Any = aiter(tasks) if is_async else iter(tasks)
         self._feeder: asyncio.Task[None] | None = None
@@ -63,6 +63,7 @@ class Source:
         """Begin with an async source: `now()` says when a task arrived, `wake()` is called when one did."""
         if self._is_async:
             self._feeder = asyncio.get_running_loop().create_task(self._feed(now, wake))
+            self._feeder.add_done_callback(lambda _: wake())
 
     def take(self) -> Outcome | None:
         """Return a new outcome for the next task; None if there is none, or none yet."""
@@ -84,6 +85,11 @@ class Source:
         number = self.taken
         self.taken = number + 1
         return Outcome(number if self.order is None else self.order[number], task)
+
+    def fail(self, error: BaseException) -> None:
+        """End the input because of an error: the task taken last does not count."""
+        self.error, self.taken = error, self.taken - 1
+        self.close()
 
     def close(self) -> None:
         """Take no more."""
@@ -107,10 +113,9 @@ class Source:
                 self.error = RuntimeError("the source of tasks was cancelled from inside")
                 self.error.__cause__ = error
         except BaseException as error:
-            self.error = error  # type: ignore[assignment]  # KeyboardInterrupt too reaches the caller by way of the run
+            self.error = error  # KeyboardInterrupt too reaches the caller by way of the run
         finally:
             self.exhausted = True
-            wake()
 
     def rest(self, reason: str) -> list[Outcome]:
         """Return outcomes for the tasks that were not taken, where it is known how many those are."""
