@@ -52,15 +52,19 @@ class Gate:
 
     def __init__(self, agent: Any, rate: RateLimiter | None, budget: Budget | None, retries: Retries | None) -> None:
         self._agent, self._rate, self._budget, self._retries = agent, rate, budget, retries
-        self._is_free = rate is None and budget is None
+        self.is_open = rate is None and budget is None
+        """Whether an attempt may start without asking."""
         self.closed: tuple[str, Exception] | None = None
         """Status and error of every task that would start from now on; None as long as tasks may start."""
 
-    @property
-    def is_open(self) -> bool:
-        """Whether an attempt may start without asking."""
-        paused = self._retries is not None and self._retries.pause.due() > -inf
-        return self._is_free and self.closed is None and not paused
+    def close(self, status: str, error: Exception) -> None:
+        """Let nothing more start."""
+        self.closed, self.is_open = (status, error), False
+
+    def note_pause(self) -> None:
+        """A failure may have begun a pause, for which attempts have to wait from now on."""
+        if self._retries is not None and self._retries.pause.due() > -inf:
+            self.is_open = False
 
     def begin(self, time: Callable[[], float], began: float) -> None:
         """Set the clock of the run."""

@@ -16,22 +16,20 @@ from __future__ import annotations
 import asyncio
 import types
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass
 from math import inf
 from types import AsyncGeneratorType, CoroutineType, TracebackType
 from typing import Any, Self
-from weakref import WeakKeyDictionary
 
 from agentkit.executor.grants import Gate, Grant
 from agentkit.executor.settings import Plan
-from agentkit.journal import JournalError
 from agentkit.limits import BudgetExceeded, NeverFits
 from agentkit.report import Outcome, Report, attach
 from agentkit.report.outcome import Attempt, clock, current
 from agentkit.report.stalls import LoopMonitor, Stall, is_real
-from agentkit.semaphore import CapacityLimiter, QueueFull
+from agentkit.semaphore import QueueFull
 
 __all__ = ["BaseRun", "Run", "RunStatistics", "run_of"]
 
@@ -40,7 +38,6 @@ _UNFINISHED = (CoroutineType, asyncio.Future, AsyncGeneratorType)  # what an age
 
 run_of: ContextVar[BaseRun | None] = ContextVar("agentkit run", default=None)
 """The run whose attempt the running code belongs to."""
-_runs_on: WeakKeyDictionary[CapacityLimiter, int] = WeakKeyDictionary()  # how many runs in progress use a limiter
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +65,7 @@ class BaseRun:
 
     def __init__(self, plan: Plan) -> None:
         self._plan, self._source, self.limiter, self._settings = plan, plan.source, plan.limiter, plan.settings
+        self._call, self._retries, self._timed = plan.call, plan.retries, plan.settings.timed
         self._loop: asyncio.AbstractEventLoop | None = None  # None until the run begins
         self.began = 0.0
         """When the run began, on the loop's clock."""
@@ -87,6 +85,7 @@ class BaseRun:
         self._elapsed: float | None = None  # once the run is over
         self._cut_off: tuple[str, str] | None = None  # status of what is cut off, and why
         self._failure: BaseException | None = None  # what to raise in the end
+        self._monitor: LoopMonitor | None = None
         self._paused = False
         self._succeeded = self._failed = 0
         self._ending: list[Callable[[], object]] = []  # what was acquired, last first to be given back
@@ -194,10 +193,10 @@ class BaseRun:
         if (within := self._settings.within) is not None:
             self._ending.append(loop.call_later(within, self.stop, "timeout", f"within={within:g} s is over").cancel)
         if not plan.serial and is_real(loop):
-            monitor = LoopMonitor(loop, self._works_for)
-            self.stalls = monitor.detector.stalls
-            self._ending.append(monitor.stop)
-        _runs_on[self.limiter] = _runs_on.get(self.limiter, 0) + 1
+            self._monitor = LoopMonitor(loop, self._works_for)
+            self.stalls = self._monitor.detector.stalls
+            self._ending.append(self._monitor.stop)
+        self.limiter.runs += 1
         self._ending.append(self._leave_limiter)
         self.limits = [(0.0, self.limiter.limit)]
         self._ending.append(self.limiter.subscribe(self._limit_changed))
@@ -213,7 +212,7 @@ class BaseRun:
         self._wake()
 
     def _leave_limiter(self) -> None:
-        _runs_on[self.limiter] -= 1
+        self.limiter.runs -= 1
 
     def _works_for(self, task: asyncio.Task[Any]) -> int | None:
         """The number of the agent's task that an asyncio task works for; called from another thread."""
@@ -233,7 +232,7 @@ class BaseRun:
                 if outcome.finished is None:
                     self._start(outcome, grant)
                     started += 1
-                    if _runs_on[self.limiter] > 1 or started % BATCH == 0:
+                    if self.limiter.runs > 1 or started % BATCH == 0:
                         await asyncio.sleep(0)  # the others on this limiter have their turn before the next slot
                 else:
                     self._end(outcome)
@@ -328,7 +327,7 @@ class BaseRun:
     def _close(self, error: Exception) -> None:
         """Start nothing more, without cancelling what is in flight, for it is paid already."""
         if self._gate.closed is None:
-            self._gate.closed = ("rejected" if isinstance(error, BudgetExceeded) else "cancelled"), error
+            self._gate.close("rejected" if isinstance(error, BudgetExceeded) else "cancelled", error)
         if self._source.total is None:  # the rest of the input may have no end
             self._source.close()
             self._wake()
@@ -337,20 +336,20 @@ class BaseRun:
         """Start an attempt, which from here on holds the slot and the grant."""
         handed_over = False
         try:
-            now, settings, when = self._now(), self._settings, inf
-            if settings.timed:
-                seconds, rule = settings.allowed(now - outcome.submitted)
+            now, when = self._time() - self.began, inf
+            if self._timed:
+                seconds = self._settings.seconds_left(now - outcome.submitted)
                 if seconds <= 0:
+                    rule = self._settings.rule(now - outcome.submitted)
                     outcome.end("timeout", TimeoutError(f"not started: {rule} had passed"), now)
                     self._end(outcome)
                     return
                 when = self.began + now + seconds
             context = self._context.copy()
-            context.run(current.set, outcome)
             if grant is not None and grant.claim is not None:
                 context.run(grant.claim.begin)
-            if self._plan.retries is not None:
-                self._plan.retries.start(self.began + now, outcome.started is not None)
+            if self._retries is not None:
+                self._retries.start(self.began + now, outcome.started is not None)
             if outcome.started is None:
                 outcome.started = now
             self._live[_begun(self._loop, self._attempt(outcome, grant, now), context)] = when, outcome
@@ -403,7 +402,8 @@ class BaseRun:
         result = error = None
         try:
             await _turn()
-            result = await self._plan.call(outcome.task)
+            current.set(outcome)
+            result = await self._call(outcome.task)
         except BaseException as raised:
             error = raised.with_traceback(raised.__traceback__ and raised.__traceback__.tb_next)
         me = asyncio.current_task(self._loop)
@@ -411,7 +411,7 @@ class BaseRun:
             if error is None and isinstance(result, _UNFINISHED):
                 error, result = _forgotten_await(result), None
             elif isinstance(error, asyncio.CancelledError) and me in self._late:
-                error = TimeoutError(f"took longer than {self._settings.allowed(started - outcome.submitted)[1]}")
+                error = TimeoutError(f"took longer than {self._settings.rule(started - outcome.submitted)}")
             self._settle(outcome, result, error, grant, started)
         except BaseException as raised:
             self._fail(outcome, raised)
@@ -426,7 +426,7 @@ class BaseRun:
         self, outcome: Outcome, result: Any, error: BaseException | None, grant: Grant | None, started: float
     ) -> None:
         """Correct what was granted, then try again later or end the outcome."""
-        plan, finished, tokens = self._plan, self._now(), None
+        plan, finished, tokens = self._plan, self._time() - self.began, None
         try:
             if error is None and (grant is not None or plan.observe is not None):
                 tokens = plan.tokens(result)
@@ -474,6 +474,7 @@ class BaseRun:
         kind = plan.retries.policy.kind
         alike = sum(a.error is not None and kind(a.error) == kind(error) for a in outcome.attempt_log or ())
         wait = plan.retries.next_wait(error, alike + 1, self.began + outcome.started, now)
+        self._gate.note_pause()
         deadline = self._settings.deadline
         if wait is not None and deadline is not None and finished + wait >= outcome.submitted + deadline:
             return None  # it could not end in time
@@ -654,7 +655,7 @@ class Run(BaseRun):
         if self._report is None:
             broken, source = self._source.error, self._source
             reason = self.stopped or (broken and f"the source of tasks failed: {type(broken).__name__}")
-            outcomes = self._kept + (source.rest(reason) if reason else [])
+            outcomes = self._kept + (source.rest(reason, self._plan.writer) if reason else [])
             if source.order is not None:
                 outcomes.sort(key=lambda outcome: outcome.task_id)
             if self._gate.closed is not None:

@@ -26,7 +26,8 @@ __all__ = ["Plan", "Settings"]
 class Settings:
     """How a run treats its tasks.
 
-    >>> Settings(timeout=5, deadline=30).allowed(waited=27)
+    >>> settings = Settings(timeout=5, deadline=30)
+    >>> settings.seconds_left(waited=27), settings.rule(waited=27)
     (3, 'deadline=30 s from submission')
     """
 
@@ -56,11 +57,16 @@ class Settings:
         """Whether there is a limit on a task's time."""
         return self.timeout is not None or self.deadline is not None
 
-    def allowed(self, waited: float) -> tuple[float, str]:
-        """Return how long an attempt may take, after so long a wait, and the rule that says so; `(inf, "")` if none."""
+    def seconds_left(self, waited: float) -> float:
+        """Seconds an attempt may take that starts so long after its task was submitted."""
+        left = inf if self.timeout is None else self.timeout
+        return left if self.deadline is None else min(left, self.deadline - waited)
+
+    def rule(self, waited: float) -> str:
+        """The time limit that ends such an attempt, in words."""
         if self.deadline is not None and (self.timeout is None or self.deadline - waited < self.timeout):
-            return self.deadline - waited, f"deadline={self.deadline:g} s from submission"
-        return (inf, "") if self.timeout is None else (self.timeout, f"timeout={self.timeout:g} s")
+            return f"deadline={self.deadline:g} s from submission"
+        return f"timeout={self.timeout:g} s"
 
 
 @dataclass(slots=True, kw_only=True)

@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable, Sized
 from typing import Any
 
+from agentkit.journal.writer import JournalWriter
 from agentkit.report.outcome import Outcome
 
 __all__ = ["Source"]
@@ -117,14 +118,17 @@ class Source:
         finally:
             self.exhausted = True
 
-    def rest(self, reason: str) -> list[Outcome]:
+    def rest(self, reason: str, writer: JournalWriter | None) -> list[Outcome]:
         """Return outcomes for the tasks that were not taken, where it is known how many those are."""
         if self.total is None or self.error is not None:
             return []
         self.exhausted = False
         outcomes = list(iter(self.take, None))
         for outcome in outcomes:
-            outcome.error = asyncio.CancelledError(f"not started: {reason}")
+            if writer is not None:  # which may know that it is done
+                writer.recall(outcome)
+            if outcome.finished is None:
+                outcome.error = asyncio.CancelledError(f"not started: {reason}")
         return outcomes
 
     def __repr__(self) -> str:

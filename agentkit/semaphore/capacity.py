@@ -58,7 +58,6 @@ class CapacityLimiter:
     """
 
     __slots__ = (
-        "__weakref__",
         "_in_flight",
         "_limit",
         "_listeners",
@@ -67,6 +66,7 @@ class CapacityLimiter:
         "_peak_queue",
         "_waiters",
         "contended",
+        "runs",
     )  # fmt: skip
 
     def __init__(self, limit: int | None, *, max_queue: int | None = None) -> None:
@@ -78,6 +78,8 @@ class CapacityLimiter:
         self._peak_in_flight = self._peak_queue = 0
         self.contended = False
         """Whether a holder should release its slot between two pieces of work: others wait, or `limit` was lowered."""
+        self.runs = 0
+        """Runs of executors in progress that take their slots from it."""
         self._listeners: list[Callable[[], None]] = []
 
     @property
