@@ -33,6 +33,11 @@ class Grant:
         self.reservation: Reservation | None = None
         self.claim: Claim | None = None
 
+    def begin(self) -> None:
+        """The call starts now, in the running context."""
+        if self.claim is not None:
+            self.claim.begin()
+
     def settle(self, result: Any, tokens: float | None, error: BaseException | None) -> None:
         """The call has ended; `tokens` is what it used, as far as that is known."""
         if self.claim is not None:

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
+from agentkit.executor.grants import Grant
 from agentkit.executor.source import Source
 from agentkit.journal.writer import JournalWriter
 from agentkit.limits import Budget, RateLimiter, retry_after
+from agentkit.report.usage import usage_of
 from agentkit.retry.failures import is_overload
 from agentkit.retry.policy import Retries
 from agentkit.semaphore import CapacityLimiter
@@ -99,13 +101,22 @@ class Plan:
             return None
         return tqdm(total=total, unit="task")
 
-    def tokens(self, result: Any) -> Any:
-        """The usage of a result, as far as it is known."""
-        return getattr(result, "usage", None)
-
-    def is_overload(self, error: BaseException) -> bool:
-        """Whether too many were in flight; a refusal with a hint is about the rate, and the pause meets it."""
-        return is_overload(error) and (self.retries is None or retry_after(error) is None)
+    def settle(
+        self, grant: Grant | None, started: float, finished: float, result: Any, error: BaseException | None
+    ) -> None:
+        """Tell the limits how an attempt ended."""
+        usage = None if error is not None else usage_of(result)
+        if grant is not None:
+            grant.settle(result, None if usage is None else usage.total_tokens, error)
+        if error is not None and self.rate_limiter is not None:
+            self.rate_limiter.update_from(error)
+        if self.observe is None:
+            return
+        if error is None:
+            written = 0 if usage is None else usage.output_tokens
+            self.observe(started, finished, per_token=(finished - started) / written if written else None)
+        elif is_overload(error) and (self.retries is None or retry_after(error) is None):
+            self.observe(started, finished, refused=True)  # with a hint it is about the rate, which the pause meets
 
 
 def _check_seconds(name: str, value: Any) -> None:

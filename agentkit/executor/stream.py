@@ -12,7 +12,7 @@ import asyncio
 import warnings
 from collections import deque
 
-from agentkit.executor.run import BaseRun
+from agentkit.executor.dispatch import BaseRun
 from agentkit.executor.settings import Plan
 from agentkit.report import Outcome
 
@@ -38,7 +38,7 @@ class Stream(BaseRun):
         super().__init__(plan)
         self._ready: deque[Outcome] = deque()  # finished, not yet handed to the reader
         self._early: dict[int, Outcome] = {}  # ordered: finished before an earlier one
-        self._ordered, self._in_order, self._handed_over = ordered, 0, 0
+        self._deliver, self._ordered, self._in_order = self._receive, ordered, 0
         self._arrival = asyncio.Event()  # something is ready, or the run is over
 
     def __aiter__(self) -> _Reader:
@@ -62,10 +62,11 @@ class Stream(BaseRun):
             raise self._failure
         return None
 
-    def _has_room(self) -> bool:
-        return self._source.taken - self._handed_over < WINDOW * max(1, self.limiter.limit)
+    def _limit_changed(self) -> None:
+        super()._limit_changed()
+        self._window = WINDOW * self._width
 
-    def _deliver(self, outcome: Outcome) -> None:
+    def _receive(self, outcome: Outcome) -> None:
         if not self._ordered:
             self._ready.append(outcome)
         else:
@@ -76,7 +77,8 @@ class Stream(BaseRun):
         if self._ready:
             self._arrival.set()
 
-    def _deliver_end(self) -> None:
+    def _finish(self) -> None:
+        super()._finish()
         self._arrival.set()
 
     def abandon(self) -> None:

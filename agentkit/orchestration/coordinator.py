@@ -20,7 +20,7 @@ from typing import Any
 from agentkit.agent import Reply
 from agentkit.executor import ParallelAgentExecutor
 from agentkit.executor.call import is_async
-from agentkit.executor.run import BaseRun
+from agentkit.executor.dispatch import BaseRun
 from agentkit.orchestration.routing import RoutingError, briefs_of, by_name, joined_by, routed
 from agentkit.orchestration.turns import (
     AgentResult,

@@ -144,7 +144,7 @@ def is_real(loop: asyncio.AbstractEventLoop) -> bool:
 def line_of(frame: FrameType | None) -> str:
     """Return the line at which an agent is running: its own line, not that of a library it calls."""
     agent = frame
-    while frame is not None and frame.f_globals.get("__name__") not in ("agentkit.executor.run", "asyncio.events"):
+    while frame is not None and frame.f_globals.get("__name__") not in ("agentkit.executor.dispatch", "asyncio.events"):
         agent, frame = frame, frame.f_back
     if agent is None:
         return "somewhere"

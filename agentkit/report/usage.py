@@ -1,16 +1,21 @@
 """Requests and tokens that calls used.
 
-What it holds: `Usage`, which replies carry and reports add up.
-Guarantee: the sum of usages is the usage of all their calls.
+What it holds: `Usage`, which replies carry and reports add up, and `usage_of`, which reads it from a result.
+Guarantees: the sum of usages is the usage of all their calls; reading one never raises.
 Strategy: a frozen record that is independent of clients and endpoints.
 Opened by notebook 01.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["Usage"]
+__all__ = ["Usage", "usage_of"]
+
+_INPUT, _OUTPUT = ("input_tokens", "prompt_tokens"), ("output_tokens", "completion_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +44,35 @@ class Usage:
             self.input_tokens + other.input_tokens,
             self.output_tokens + other.output_tokens,
         )
+
+
+def usage_of(result: Any) -> Usage | None:
+    """What a call used, read from its result, or from the usage itself; None if it does not say.
+
+    >>> usage_of({"usage": {"prompt_tokens": 900, "completion_tokens": 100}})
+    Usage(requests=1, input_tokens=900, output_tokens=100)
+
+    A figure that is missing, negative, infinite or not a number counts as not said.
+    """
+    try:
+        usage = _read(result, "usage")
+        usage = result if usage is None else usage
+        read, written = (_tokens(usage, names) for names in (_INPUT, _OUTPUT))
+        if read is None or written is None:
+            return None
+        requests = _read(usage, "requests")
+        return Usage(requests if type(requests) is int and requests > 0 else 1, read, written)
+    except Exception:  # a property of the result's own
+        return None
+
+
+def _read(source: Any, name: str) -> Any:
+    return source.get(name) if isinstance(source, Mapping) else getattr(source, name, None)
+
+
+def _tokens(usage: Any, names: tuple[str, ...]) -> int | None:
+    for name in names:
+        value = _read(usage, name)
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
+            return int(value)
+    return None

@@ -1,0 +1,598 @@
+"""A run: one dispatcher, one asyncio task per attempt.
+
+What it holds: `BaseRun`, which starts attempts and ends them, and `RunStatistics`. The handles that people hold, `Run`
+and `Stream`, are subclasses in files of their own.
+Guarantees: at most `limiter.limit` tasks in flight; every task taken from the source gets exactly one outcome; what an
+agent does to its asyncio task or to its context ends with that attempt; a run that could not begin holds nothing; when
+a run is over, no task, timer or slot of it is left. Not for threads; bound to the loop it began on.
+Strategy: the dispatcher does all the waiting of the run, in this order: for a task to do, for a slot, for what the
+attempt must be granted. Then it starts the attempt in an asyncio task and context of its own. Every attempt ends in
+`_attempt`. One timer serves all time limits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextvars import Context, ContextVar, copy_context
+from dataclasses import dataclass
+from math import inf
+from types import AsyncGeneratorType, CoroutineType, TracebackType
+from typing import Any, Self
+
+from agentkit.executor.grants import Gate, Grant
+from agentkit.executor.settings import Plan
+from agentkit.limits import BudgetExceeded, NeverFits
+from agentkit.report.outcome import Attempt, Outcome, clock, current
+from agentkit.report.stalls import LoopMonitor, Stall, is_real
+from agentkit.semaphore import QueueFull
+
+__all__ = ["BaseRun", "RunStatistics", "run_of"]
+
+BATCH = 200  # attempts started in a row, where no limit makes the dispatcher wait, before the loop gets a turn
+_UNFINISHED = (CoroutineType, asyncio.Future, AsyncGeneratorType)  # what an agent returns that forgot to await
+
+run_of: ContextVar[BaseRun | None] = ContextVar("agentkit run", default=None)
+"""The run whose attempt the running code belongs to."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatistics:
+    """A run at one instant."""
+
+    total: int | None
+    """Tasks in the input; None where that cannot be known."""
+    waiting: int | None
+    """Tasks not yet started; None where `total` is."""
+    in_flight: int
+    """Tasks being attempted now."""
+    backing_off: int
+    """Tasks that failed and will be tried again; they hold no slot."""
+    succeeded: int
+    """Tasks that ended well."""
+    failed: int
+    """Tasks that ended in any other way."""
+    elapsed: float
+    """Seconds since the run began; fixed once it has ended."""
+
+
+class BaseRun:
+    """What `Run` and `Stream` share."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.limiter = plan.limiter
+        """The slots."""
+        self.began = 0.0
+        """When the run began, on the loop's clock."""
+        self.limits: list[tuple[float, float]] = []
+        """`(seconds since the run began, limit)` for the beginning and each change of the limit."""
+        self.stalls: list[Stall] = []
+        """Agents that blocked the loop so far, and for how long."""
+        self._plan, self._source, self._settings, self._writer = plan, plan.source, plan.settings, plan.writer
+        self._gate = Gate(plan.agent, plan.rate_limiter, plan.budget, plan.retries)
+        self._loop: asyncio.AbstractEventLoop | None = None  # None until the run begins
+        self._live: dict[asyncio.Task[None], tuple[float, Outcome]] = {}  # attempts: when their time is up, and whose
+        self._late: set[asyncio.Task[None]] = set()  # attempts cancelled because their time was up
+        self._due: deque[Outcome] = deque()  # to be tried again now
+        self._later: dict[int, tuple[Outcome, asyncio.TimerHandle]] = {}  # to be tried again after a wait
+        self._kept: list[Outcome] | None = None  # the outcomes of all tasks taken, where they are kept
+        self._deliver: Callable[[Outcome], None] | None = None  # what takes each outcome, where they are not
+        self._window, self._handed_over = inf, 0  # tasks taken ahead of a reader, at most; outcomes it has
+        self._width = 1.0  # attempts at once, at most; a limit of 0 still lets a task queue for a slot
+        self._alarm: asyncio.TimerHandle | None = None  # for the next time limit
+        self._alarm_at = inf
+        self._news: asyncio.Future[None] | None = None  # what the dispatcher waits for
+        self._bar: Any = None
+        self._monitor: LoopMonitor | None = None
+        self._paused = False
+        self._succeeded = self._failed = 0
+        self._cut_off: tuple[str, str] | None = None  # the status of what is cut off, and why
+        self._failure: BaseException | None = None  # what to raise in the end
+        self._elapsed: float | None = None  # once the run is over
+        self._over = asyncio.Event()
+        self._ending: list[Callable[[], object]] = []  # gives back what was acquired, last first
+
+    # -- what a caller may do -------------------------------------------------------------------------------------
+
+    @property
+    def stopped(self) -> str | None:
+        """Why the run ended early; None if it did not."""
+        return self._cut_off and self._cut_off[1]
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether it was stopped because its time was up."""
+        return self._cut_off is not None and self._cut_off[0] == "timeout"
+
+    def statistics(self) -> RunStatistics:
+        """Return what the run is doing now."""
+        in_flight, backing_off, total = len(self._live), len(self._later) + len(self._due), self._source.total
+        begun = self._succeeded + self._failed + in_flight + backing_off
+        waiting = None if total is None else total - begun
+        return RunStatistics(total, waiting, in_flight, backing_off, self._succeeded, self._failed, self._now())
+
+    def pause(self) -> None:
+        """Start no more tasks; those in flight run on."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Start tasks again after `pause`."""
+        self._paused = False
+        self._wake()
+
+    def cancel(self) -> None:
+        """Stop now: cancel what is in flight and start nothing more."""
+        self.begin()
+        self.stop("cancelled", "cancelled by its owner")
+
+    def stop(self, status: str, reason: str, failure: BaseException | None = None) -> None:
+        """End early: start nothing more, cancel what is in flight and record it with `status`."""
+        if self._cut_off or self._elapsed is not None or self._loop is None:
+            return
+        self._cut_off, self._failure = (status, reason), self._failure or failure
+        waiting = [*self._due, *(outcome for outcome, _ in self._later.values())]
+        for _, timer in self._later.values():
+            timer.cancel()
+        self._later.clear()
+        self._due.clear()
+        for outcome in waiting:
+            self._end_cut_off(outcome)
+        self._source.close()
+        me = asyncio.current_task(self._loop)
+        for task in (self._dispatcher, *self._live):
+            if task is not me:
+                task.cancel()
+
+    async def __aenter__(self) -> Self:
+        self.begin()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop("cancelled", "left before its end")
+        await self.wait_until_over()
+
+    def __repr__(self) -> str:
+        now = self.statistics()
+        state = "ended" if self._elapsed is not None else "paused" if self._paused else f"{now.in_flight} in flight"
+        if self._cut_off:
+            state = f"stopped: {self.stopped}"
+        of, name = "" if now.total is None else f" of {now.total}", type(self).__name__
+        return f"<{name}: {now.succeeded + now.failed}{of} done, {now.failed} failed, {state}, {now.elapsed:.3g} s>"
+
+    # -- beginning ------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Start the run, once: all of it, or, if anything raises, nothing."""
+        if self._loop is not None:
+            return
+        loop, plan, ending = asyncio.get_running_loop(), self._plan, self._ending
+        self.began, self._time = loop.time(), loop.time
+        try:
+            if plan.close is not None:
+                ending.append(plan.close)
+            if plan.writer is not None:
+                plan.writer.open(self._now)
+                ending.append(plan.writer.close)
+            if (bar := plan.open_bar(self._source.total)) is not None:
+                self._bar = bar
+                ending.append(bar.close)
+            self._gate.begin(loop.time, self.began)
+            self._parent = run_of.get(), current.get()
+            self._context = copy_context()
+            self._context.run(clock.set, (loop.time, self.began))
+            self._context.run(run_of.set, self)
+            self._loop = loop
+            self._dispatcher = self._begun(self._dispatch(), self._context)
+        except BaseException:
+            self._loop = None
+            self._give_back()
+            raise
+        self._context.run(self._source.start, self._now, self._wake)
+        if (within := self._settings.within) is not None:
+            ending.append(loop.call_later(within, self.stop, "timeout", f"within={within:g} s is over").cancel)
+        if not plan.serial and is_real(loop):
+            self._monitor = LoopMonitor(loop, self._works_for)
+            self.stalls = self._monitor.detector.stalls
+            ending.append(self._monitor.stop)
+        ending.append(self.limiter.join(self._limit_changed))
+        self._limit_changed()
+
+    def _begun(self, work: Coroutine[Any, Any, None], context: Context) -> asyncio.Task[None]:
+        """Make a task of a coroutine that begins with `_turn()`, and is inside its `try` already.
+
+        So a cancellation before its first turn is seen by it. An eager task factory has begun it by itself.
+        """
+        try:
+            task = self._loop.create_task(work, context=context)  # type: ignore[union-attr]
+        except BaseException:
+            work.close()
+            raise
+        if not work.cr_suspended:  # type: ignore[attr-defined]  # coroutines have it, the abstract class does not
+            work.send(None)
+        return task
+
+    def _now(self) -> float:
+        """Seconds since the run began; fixed once it has ended."""
+        if self._elapsed is not None:
+            return self._elapsed
+        return 0.0 if self._loop is None else self._time() - self.began
+
+    def _limit_changed(self) -> None:
+        limit = self.limiter.limit
+        self.limits.append((self._now(), limit))
+        self._width = max(1, limit)
+        self._wake()
+
+    def _works_for(self, task: asyncio.Task[Any]) -> int | None:
+        """The number of the agent's task that an asyncio task works for; called from another thread."""
+        found = self._live.get(task)
+        return None if found is None else found[1].task_id
+
+    # -- the dispatcher -------------------------------------------------------------------------------------------
+
+    async def _dispatch(self) -> None:
+        source, limiter, gate, outcome, started = self._source, self.limiter, self._gate, None, 0
+        try:
+            await _turn()
+            while self._cut_off is None:
+                outcome = self._take()
+                if outcome is None:
+                    if source.at_end and not (self._live or self._due or self._later):
+                        break
+                    await self._hear()
+                    continue
+                grant = None
+                if outcome.finished is None and not (gate.is_open and limiter.acquire_nowait()):
+                    grant = await self._admit(outcome)
+                if outcome.finished is not None:
+                    self._end(outcome)
+                    continue
+                self._start(outcome, grant)
+                started += 1
+                if limiter.shared or started % BATCH == 0:
+                    await asyncio.sleep(0)  # other runs on this limiter have their turn before the next slot
+        except asyncio.CancelledError:
+            self.stop("cancelled", "the task that runs it was cancelled")
+        except BaseException as error:
+            self.stop("cancelled", f"it failed: {type(error).__name__}", error)
+        if outcome is not None and outcome.started is None and outcome.finished is None:
+            self._end_cut_off(outcome)
+        outcome = None
+        while self._live or source.feeder is not None:
+            try:
+                await self._hear()
+            except asyncio.CancelledError:  # once more: for agents that swallow it
+                for task in list(self._live):
+                    task.cancel()
+        self._finish()
+
+    def _take(self) -> Outcome | None:
+        """The next task to start now; None if there is none, or it has to wait."""
+        if self._paused or len(self._live) >= self._width:
+            return None
+        if self._due:
+            return self._due.popleft()
+        source = self._source
+        if source.taken - self._handed_over >= self._window or (outcome := source.take()) is None:
+            return None
+        if self._writer is not None:
+            try:
+                self._writer.recall(outcome)  # it may be done already
+            except Exception as error:
+                source.fail(error)
+                return None
+        if self._kept is not None:
+            self._kept.append(outcome)
+        return outcome
+
+    async def _admit(self, outcome: Outcome) -> Grant | None:
+        """Wait for a slot, and for what the attempt must be granted; the outcome has ended if it cannot be had."""
+        limiter, gate, deadline, holding, grant = self.limiter, self._gate, self._settings.deadline, False, None
+        until = None if deadline is None else self.began + outcome.submitted + deadline
+        try:
+            async with asyncio.timeout_at(until) as limit:
+                while not holding:
+                    holding = limiter.acquire_nowait() or await self._slot()
+                    while self._paused:
+                        if holding:
+                            limiter.release()
+                        holding = False
+                        await self._hear()
+                if not gate.is_open:
+                    grant = await gate.ask(outcome)
+            if gate.closed is None:
+                return grant
+            status, error = gate.closed
+        except (QueueFull, NeverFits, BudgetExceeded) as refused:
+            status, error = "rejected", refused
+            if isinstance(refused, BudgetExceeded):
+                self._close(refused)
+        except Exception as raised:
+            status, error = "failed", raised
+            if limit.expired():
+                said = f"not started: deadline={deadline:g} s from submission had passed"
+                status, error = "timeout", TimeoutError(said)
+        except BaseException:
+            self._release(holding, grant)
+            raise
+        self._release(holding, grant)
+        outcome.end(status, error, self._now())
+        return None
+
+    async def _slot(self) -> bool:
+        """Wait for a slot; raises at once where none can ever come free."""
+        return await self.limiter.acquire()
+
+    def _release(self, holding: bool, grant: Grant | None) -> None:
+        if grant is not None:
+            grant.give_back()
+        if holding:
+            self.limiter.release()
+
+    def _close(self, error: Exception) -> None:
+        """Start nothing more, without cancelling what is in flight, for it is paid already."""
+        if self._gate.closed is None:
+            self._gate.close("rejected" if isinstance(error, BudgetExceeded) else "cancelled", error)
+        if self._source.total is None:  # the rest of the input may have no end
+            self._source.close()
+            self._wake()
+
+    def _start(self, outcome: Outcome, grant: Grant | None) -> None:
+        """Start an attempt, which from here on holds the slot and the grant."""
+        now, when, started = self._time() - self.began, inf, False
+        try:
+            if self._settings.timed:
+                waited = now - outcome.submitted
+                if (seconds := self._settings.seconds_left(waited)) <= 0:
+                    said = f"not started: {self._settings.rule(waited)} had passed"
+                    outcome.end("timeout", TimeoutError(said), now)
+                    return
+                when = self.began + now + seconds
+            context = self._context.copy()
+            if grant is not None:
+                context.run(grant.begin)
+            if self._plan.retries is not None:
+                self._plan.retries.start(self.began + now, outcome.started is not None)
+            if outcome.started is None:
+                outcome.started = now
+            self._live[self._begun(self._attempt(outcome, grant, now), context)] = when, outcome
+            started = True
+            if when < self._alarm_at:
+                self._set_alarm(when)
+        except BudgetExceeded as error:
+            self._close(error)
+            outcome.end("rejected", error, now)
+        finally:
+            if not started:
+                self._release(True, grant)
+                if outcome.finished is not None:
+                    self._end(outcome)
+
+    # -- time limits ----------------------------------------------------------------------------------------------
+
+    def _set_alarm(self, when: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        assert self._loop is not None
+        self._alarm, self._alarm_at = self._loop.call_at(when, self._ring), when
+
+    def _ring(self) -> None:
+        """Cancel the attempts whose time is up, and set the timer for the next one."""
+        now, following = max(self._alarm_at, self._time()), inf
+        for task, (when, _) in list(self._live.items()):
+            if when > now:
+                following = min(following, when)
+                if self._settings.deadline is None:
+                    break  # attempts are in the order in which their time is up
+            elif task not in self._late:
+                self._late.add(task)
+                task.cancel()
+        self._alarm, self._alarm_at = None, inf
+        if following < inf:
+            self._set_alarm(following)
+
+    # -- an attempt -----------------------------------------------------------------------------------------------
+
+    async def _attempt(self, outcome: Outcome, grant: Grant | None, started: float) -> None:
+        """Call the agent once. Everything that can come of it ends here."""
+        result = error = None
+        try:
+            await _turn()
+            current.set(outcome)
+            result = await self._plan.call(outcome.task)
+        except BaseException as raised:
+            error = raised.with_traceback(raised.__traceback__ and raised.__traceback__.tb_next)
+        me = asyncio.current_task(self._loop)
+        assert me is not None
+        try:
+            self._settle(outcome, result, error, grant, started, me in self._late)
+        except BaseException as raised:  # a function of the user's that is called after the agent
+            self._fail(outcome, raised)
+        finally:
+            self._live.pop(me, None)
+            self._late.discard(me)
+            self.limiter.release()
+            if self._news is not None:
+                self._wake()
+            self = outcome = grant = me = result = error = None  # type: ignore[assignment]  # the agent's frame may live
+
+    def _settle(
+        self,
+        outcome: Outcome,
+        result: Any,
+        error: BaseException | None,
+        grant: Grant | None,
+        started: float,
+        late: bool,
+    ) -> None:
+        """Correct what was granted; then end the outcome, or try again later."""
+        plan, finished = self._plan, self._time() - self.began
+        if error is None and isinstance(result, _UNFINISHED):
+            error, result = _forgotten_await(result), None
+        if late and isinstance(error, asyncio.CancelledError):
+            error = TimeoutError(f"took longer than {self._settings.rule(started - outcome.submitted)}")
+        if grant is not None or plan.observe is not None:
+            plan.settle(grant, self.began + started, self.began + finished, result, error)
+        if error is None:
+            outcome.result, outcome.status, outcome.finished = result, "success", finished
+            if outcome.attempt_log is not None:
+                outcome.attempt_log += (Attempt(started, finished),)
+            self._end(outcome)
+            return
+        if self._cut_off and isinstance(error, asyncio.CancelledError):
+            self._end_cut_off(outcome)
+            return
+        ends_programs = not isinstance(error, Exception | asyncio.CancelledError)
+        wait = None if self._cut_off or ends_programs else self._next_try(outcome, error, finished)
+        if wait is not None or outcome.attempt_log is not None:
+            outcome.attempt_log = (*(outcome.attempt_log or ()), Attempt(started, finished, error))
+        if wait is not None and not self._cut_off:
+            timer = self._loop.call_later(wait, self._is_due, outcome)  # type: ignore[union-attr]
+            self._later[outcome.task_id] = outcome, timer
+            return
+        status = "timeout" if isinstance(error, TimeoutError) else "failed"
+        outcome.end("cancelled" if isinstance(error, asyncio.CancelledError) else status, error, finished)
+        self._end(outcome)
+        if ends_programs:
+            self.stop("cancelled", f"an agent raised {type(error).__name__}", error)
+
+    def _next_try(self, outcome: Outcome, error: BaseException, finished: float) -> float | None:
+        """Return the seconds until the next attempt; None if this was the last one."""
+        retries, deadline = self._plan.retries, self._settings.deadline
+        if retries is None or outcome.started is None:
+            return None
+        kind = retries.policy.kind
+        alike = sum(a.error is not None and kind(a.error) == kind(error) for a in outcome.attempt_log or ())
+        wait = retries.next_wait(error, alike + 1, self.began + outcome.started, self.began + finished)
+        self._gate.note_pause()
+        if wait is not None and deadline is not None and finished + wait >= outcome.submitted + deadline:
+            return None  # it could not end in time
+        return wait
+
+    def _is_due(self, outcome: Outcome) -> None:
+        del self._later[outcome.task_id]
+        self._due.append(outcome)
+        self._wake()
+
+    # -- the end of a task ----------------------------------------------------------------------------------------
+
+    def _end(self, outcome: Outcome) -> None:
+        """A task has its outcome: write it down, count it, hand it on, and see whether it ends the run."""
+        if self._writer is not None and (error := self._writer.record(outcome)) is not None:
+            self._failure = self._failure or error
+            self._close(error)  # start nothing that could not be written down
+        if outcome.status == "success":
+            self._succeeded += 1
+        else:
+            self._failed += 1
+            if self._cut_off is None:
+                self._consider(outcome)
+        if self._bar is not None:
+            self._bar.update()
+        if self._deliver is not None:
+            self._deliver(outcome)
+
+    def _end_cut_off(self, outcome: Outcome) -> None:
+        status, reason = self._cut_off or ("cancelled", "the run was stopped")
+        error = TimeoutError(reason) if status == "timeout" else asyncio.CancelledError(reason)
+        outcome.end(status if outcome.started is not None else "cancelled", error, self._now())
+        self._end(outcome)
+
+    def _fail(self, outcome: Outcome, error: BaseException) -> None:
+        """A function of the user's failed after the call: that is the task's failure."""
+        if outcome.finished is None:
+            outcome.end("failed", error, self._now())
+            self._end(outcome)
+            if isinstance(error, Exception):
+                return
+        self.stop("cancelled", f"{type(error).__name__} was raised", error)
+
+    def _consider(self, outcome: Outcome) -> None:
+        """See whether this failure ends the run."""
+        on_error, most = self._settings.on_error, self._settings.max_failures
+        if on_error != "collect":
+            error = outcome.error if on_error == "raise" else None
+            if isinstance(error, asyncio.CancelledError):  # as it is, it would look as if the caller were cancelled
+                error = RuntimeError(f"the agent of task {outcome.task_id} was cancelled from inside")
+                error.__cause__ = outcome.error
+            self.stop("cancelled", f"on_error={on_error!r} after task {outcome.task_id}: {outcome.reason}", error)
+        elif most is not None and self._failed >= most:
+            self.stop("cancelled", f"max_failures={most} reached with task {outcome.task_id}: {outcome.reason}")
+
+    # -- the end of the run ---------------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        """The last attempt has ended: give back what the run acquired, and tell those who wait."""
+        self._elapsed = self._now()
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._give_back()
+        self._failure = self._failure or self._source.error
+        self._context, self._parent = Context(), (None, None)  # which refer to this run
+        self._over.set()
+
+    def _give_back(self) -> None:
+        while self._ending:
+            try:
+                self._ending.pop()()
+            except Exception as error:
+                self._failure = self._failure or error
+
+    def _wake(self) -> None:
+        """Let the dispatcher look what there is to do."""
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    async def _hear(self) -> None:
+        """Wait, as the dispatcher, until something has changed."""
+        self._news = self._loop.create_future()  # type: ignore[union-attr]
+        try:
+            await self._news
+        finally:
+            self._news = None
+
+    async def wait_until_over(self, waiting: Callable[[], Awaitable[Any]] | None = None) -> None:
+        """Wait until the run is over, or for `waiting`; if that is cancelled, end the run and wait for its end.
+
+        An attempt that waits for a nested run on its own limiter lends it its slot meanwhile.
+        """
+        outer = run_of.get()
+        lent = outer is not None and outer.limiter is self.limiter and outer.is_attempt(asyncio.current_task())
+        if lent:
+            self.limiter.release()
+        try:
+            await (waiting or self._over.wait)()
+        except BaseException:
+            self.stop("cancelled", "left before its end")
+            while not self._over.is_set():
+                try:
+                    await self._over.wait()
+                except asyncio.CancelledError:
+                    for task in list(self._live):
+                        task.cancel()
+            raise
+        finally:
+            if lent:
+                await self.limiter.acquire_again()
+
+    def is_attempt(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether an asyncio task is an attempt of this run, and not one that an agent started."""
+        return task in self._live
+
+
+@types.coroutine
+def _turn() -> Generator[None, None, None]:
+    """Give the loop one turn; what begins with this can be begun by hand."""
+    yield
+
+
+def _forgotten_await(result: Any) -> TypeError:
+    kind = type(result).__name__
+    if isinstance(result, CoroutineType):
+        result.close()
+        kind = f"coroutine {result.__qualname__}()"
+    return TypeError(f"the agent returned the {kind} instead of its value; await it in the agent")
