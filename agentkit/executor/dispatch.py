@@ -16,26 +16,24 @@ import asyncio
 import types
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextvars import Context, ContextVar, copy_context
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from math import inf
 from types import AsyncGeneratorType, CoroutineType, TracebackType
 from typing import Any, Self
 
 from agentkit.executor.grants import Gate, Grant
+from agentkit.executor.nesting import Nesting, NeverStarts, inside
 from agentkit.executor.settings import Plan
 from agentkit.limits import BudgetExceeded, NeverFits
 from agentkit.report.outcome import Attempt, Outcome, clock, current
 from agentkit.report.stalls import LoopMonitor, Stall, is_real
 from agentkit.semaphore import QueueFull
 
-__all__ = ["BaseRun", "RunStatistics", "run_of"]
+__all__ = ["BaseRun", "RunStatistics"]
 
 BATCH = 200  # attempts started in a row, where no limit makes the dispatcher wait, before the loop gets a turn
 _UNFINISHED = (CoroutineType, asyncio.Future, AsyncGeneratorType)  # what an agent returns that forgot to await
-
-run_of: ContextVar[BaseRun | None] = ContextVar("agentkit run", default=None)
-"""The run whose attempt the running code belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +76,6 @@ class BaseRun:
         self._due: deque[Outcome] = deque()  # to be tried again now
         self._later: dict[int, tuple[Outcome, asyncio.TimerHandle]] = {}  # to be tried again after a wait
         self._kept: list[Outcome] | None = None  # the outcomes of all tasks taken, where they are kept
-        self._deliver: Callable[[Outcome], None] | None = None  # what takes each outcome, where they are not
         self._window, self._handed_over = inf, 0  # tasks taken ahead of a reader, at most; outcomes it has
         self._width = 1.0  # attempts at once, at most; a limit of 0 still lets a task queue for a slot
         self._alarm: asyncio.TimerHandle | None = None  # for the next time limit
@@ -181,10 +178,10 @@ class BaseRun:
                 self._bar = bar
                 ending.append(bar.close)
             self._gate.begin(loop.time, self.began)
-            self._parent = run_of.get(), current.get()
+            self._nesting = Nesting(self.limiter, self._live)
             self._context = copy_context()
             self._context.run(clock.set, (loop.time, self.began))
-            self._context.run(run_of.set, self)
+            self._context.run(inside.set, self._nesting)
             self._loop = loop
             self._dispatcher = self._begun(self._dispatch(), self._context)
         except BaseException:
@@ -296,7 +293,9 @@ class BaseRun:
         try:
             async with asyncio.timeout_at(until) as limit:
                 while not holding:
-                    holding = limiter.acquire_nowait() or await self._slot()
+                    if not (holding := limiter.acquire_nowait()):
+                        with self._nesting.queued():
+                            holding = await limiter.acquire()
                     while self._paused:
                         if holding:
                             limiter.release()
@@ -311,6 +310,8 @@ class BaseRun:
             status, error = "rejected", refused
             if isinstance(refused, BudgetExceeded):
                 self._close(refused)
+        except NeverStarts:
+            raise
         except Exception as raised:
             status, error = "failed", raised
             if limit.expired():
@@ -322,10 +323,6 @@ class BaseRun:
         self._release(holding, grant)
         outcome.end(status, error, self._now())
         return None
-
-    async def _slot(self) -> bool:
-        """Wait for a slot; raises at once where none can ever come free."""
-        return await self.limiter.acquire()
 
     def _release(self, holding: bool, grant: Grant | None) -> None:
         if grant is not None:
@@ -493,8 +490,11 @@ class BaseRun:
                 self._consider(outcome)
         if self._bar is not None:
             self._bar.update()
-        if self._deliver is not None:
+        if self._kept is None:
             self._deliver(outcome)
+
+    def _deliver(self, outcome: Outcome) -> None:
+        """Take an outcome that is not kept."""
 
     def _end_cut_off(self, outcome: Outcome) -> None:
         status, reason = self._cut_off or ("cancelled", "the run was stopped")
@@ -532,7 +532,7 @@ class BaseRun:
             self._alarm.cancel()
         self._give_back()
         self._failure = self._failure or self._source.error
-        self._context, self._parent = Context(), (None, None)  # which refer to this run
+        del self._context, self._dispatcher  # which refer to what the run holds
         self._over.set()
 
     def _give_back(self) -> None:
@@ -560,28 +560,18 @@ class BaseRun:
 
         An attempt that waits for a nested run on its own limiter lends it its slot meanwhile.
         """
-        outer = run_of.get()
-        lent = outer is not None and outer.limiter is self.limiter and outer.is_attempt(asyncio.current_task())
-        if lent:
-            self.limiter.release()
-        try:
-            await (waiting or self._over.wait)()
-        except BaseException:
-            self.stop("cancelled", "left before its end")
-            while not self._over.is_set():
-                try:
-                    await self._over.wait()
-                except asyncio.CancelledError:
-                    for task in list(self._live):
-                        task.cancel()
-            raise
-        finally:
-            if lent:
-                await self.limiter.acquire_again()
-
-    def is_attempt(self, task: asyncio.Task[Any] | None) -> bool:
-        """Whether an asyncio task is an attempt of this run, and not one that an agent started."""
-        return task in self._live
+        async with self._nesting.awaited():
+            try:
+                await (waiting or self._over.wait)()
+            except BaseException:
+                self.stop("cancelled", "left before its end")
+                while not self._over.is_set():
+                    try:
+                        await self._over.wait()
+                    except asyncio.CancelledError:
+                        for task in list(self._live):
+                            task.cancel()
+                raise
 
 
 @types.coroutine

@@ -38,7 +38,7 @@ class Stream(BaseRun):
         super().__init__(plan)
         self._ready: deque[Outcome] = deque()  # finished, not yet handed to the reader
         self._early: dict[int, Outcome] = {}  # ordered: finished before an earlier one
-        self._deliver, self._ordered, self._in_order = self._receive, ordered, 0
+        self._ordered, self._in_order = ordered, 0
         self._arrival = asyncio.Event()  # something is ready, or the run is over
 
     def __aiter__(self) -> _Reader:
@@ -66,7 +66,7 @@ class Stream(BaseRun):
         super()._limit_changed()
         self._window = WINDOW * self._width
 
-    def _receive(self, outcome: Outcome) -> None:
+    def _deliver(self, outcome: Outcome) -> None:
         if not self._ordered:
             self._ready.append(outcome)
         else:
