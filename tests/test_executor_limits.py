@@ -1,4 +1,4 @@
-"""The executor with everything on: retries, rates, adaptive limits, cost hints, isolation, a progress bar."""
+"""The executor with everything on: retries, rates, adaptive limits, cost hints, a progress bar."""
 
 from __future__ import annotations
 
@@ -332,8 +332,8 @@ def test_cost_refuses_what_cannot_be_sorted(tasks: Any, cost: Any):
         execute(tasks, asyncio.sleep, 1, cost=cost)
 
 
-def test_isolate_gives_each_task_a_context_of_its_own():
-    """What an agent leaves in a context variable is gone for the next task; without `isolate` it is not."""
+def test_each_attempt_has_a_context_of_its_own():
+    """What an agent leaves in a context variable is gone for the next task."""
     variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)
 
     async def agent(i: int) -> int:
@@ -342,11 +342,10 @@ def test_isolate_gives_each_task_a_context_of_its_own():
         await asyncio.sleep(1)
         return before
 
-    assert execute([1, 2, 3], agent, 1, isolate=True).results == [0, 0, 0]
-    assert execute([1, 2, 3], agent, 1).results == [0, 1, 2]
+    assert execute([1, 2, 3], agent, 1).results == [0, 0, 0]
 
 
-def test_isolate_with_timeouts_and_cancellation():
+def test_timeout_reaches_the_agent_in_its_own_task():
     """A timeout reaches the agent in its own task."""
     ended: list[int] = []
 
@@ -356,13 +355,12 @@ def test_isolate_with_timeouts_and_cancellation():
         finally:
             ended.append(i)
 
-    report = execute([1, 9], agent, 2, isolate=True, timeout=3)
+    report = execute([1, 9], agent, 2, timeout=3)
     assert ([o.status for o in report], ended, report.summary.makespan) == (["success", "timeout"], [1, 9], 3.0)
 
 
 def test_progress_is_silent_where_nobody_looks(capsys: Any):
     """Without a terminal and outside a notebook there is no bar, and no output."""
-    assert progress_bar(3) is None or "ipykernel" in sys.modules
     execute([1, 2], asyncio.sleep, 2, progress=True)
     assert capsys.readouterr().err == "" or "ipykernel" in sys.modules
 
@@ -371,7 +369,7 @@ def test_progress_counts_every_outcome(monkeypatch: Any):
     """The bar moves once per outcome, whatever its status, and is closed at the end."""
     seen: list[Any] = []
     bar = SimpleNamespace(update=lambda: seen.append(1), close=lambda: seen.append("closed"))
-    monkeypatch.setattr("agentkit.executor.executor.progress_bar", lambda total: seen.append(total) or bar)
+    monkeypatch.setattr("agentkit.executor.settings.Plan.open_bar", lambda plan, total: seen.append(total) or bar)
     execute([1, 2, 9], asyncio.sleep, 2, progress=True, timeout=5)
     assert seen == [3, 1, 1, 1, "closed"]
 

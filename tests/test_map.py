@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from agentkit.executor.mapping import LOOK, Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +23,6 @@ from agentkit import (
     RetryPolicy,
     span,
 )
-from agentkit.executor.mapping import LOOK, Mapping
 from agentkit.lab.loops.virtual import simulate
 from agentkit.report.stalls import LoopMonitor
 

@@ -235,8 +235,9 @@ def test_stream_break_leaves_no_task(with_block: bool, ordered: bool, strays: St
                 async for _ in run:
                     break
         else:
-            async for _ in executor.stream(range(100), agent, ordered=ordered):
-                break
+            with pytest.warns(ResourceWarning, match="was left open; use `async with` to end it"):
+                async for _ in executor.stream(range(100), agent, ordered=ordered):
+                    break
             for _ in range(5):
                 await asyncio.sleep(0)
         return now(), strays(), executor.limiter.statistics().in_flight
@@ -273,7 +274,7 @@ def test_stream_begins_with_the_iteration():
         await asyncio.sleep(5)
         return repr(run)
 
-    assert simulate(main) == "<Run: 0 of 5 done, 0 failed, 0 in flight, 0 s>"
+    assert simulate(main) == "<Stream: 0 of 5 done, 0 failed, 0 in flight, 0 s>"
     assert begun == []
 
 
@@ -783,19 +784,46 @@ def test_Run_awaited_by_work_that_outlives_its_agent():
     assert limiter.statistics().in_flight == 0
 
 
-def test_Run_two_nested_runs_awaited_together():
-    """An agent may wait for several runs on its own limiter at once; its slot is lent and taken back once."""
-    limiter = CapacityLimiter(2)
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_Run_nested_in_tasks_of_their_own_is_refused_where_it_can_never_start(limit: int):
+    """An agent that waits in tasks of its own lends no slot; once all agents do, the last run is refused, with a remedy."""
+    limiter = CapacityLimiter(limit)
 
     async def lead(_):
         runs = [ParallelAgentExecutor(limiter).execute(range(3), second) for _ in range(2)]
         return sum([len(report.results) for report in await asyncio.gather(*runs)])
 
     async def main():
-        report = await ParallelAgentExecutor(limiter).execute(range(3), lead)
-        return report.results, limiter.statistics().in_flight, limiter.statistics().queue_depth
+        return await ParallelAgentExecutor(limiter).execute(range(limit), lead)
 
-    assert simulate(main) == ([6, 6, 6], 0, 0)
+    report = simulate(main)
+    assert len(report.failures) == 1
+    assert "await the nested run in the agent itself" in report.failures[0].reason
+    assert report.results == [6] * (limit - 1)
+    assert (limiter.statistics().in_flight, limiter.statistics().queue_depth) == (0, 0)
+
+
+def test_Run_nested_in_a_task_keeps_to_the_limit():
+    """While an agent works on, a nested run beside it takes a slot of its own, so the limit holds."""
+    limiter = CapacityLimiter(2)
+    working: list[int] = []
+    peak = 0
+
+    async def work(task):
+        nonlocal peak
+        working.append(task)
+        peak = max(peak, len(working))
+        await asyncio.sleep(1)
+        working.remove(task)
+
+    async def agent(task):
+        await asyncio.gather(work(task), ParallelAgentExecutor(limiter).map([task], work))
+
+    async def main():
+        return await ParallelAgentExecutor(limiter).execute([1], agent)
+
+    assert simulate(main).summary.succeeded == 1
+    assert peak == 2
 
 
 @pytest.mark.parametrize("after", [0.5, 1.5, 2.5])

@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 from agentkit.report.outcome import Outcome, current
 from agentkit.semaphore import CapacityLimiter
