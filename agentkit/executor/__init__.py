@@ -7,9 +7,9 @@ handles of a run, for its report and for its outcomes as they come. One part eac
 
 from __future__ import annotations
 
-from agentkit.executor.dispatch import RunStatistics
 from agentkit.executor.executor import ParallelAgentExecutor
 from agentkit.executor.run import Run
+from agentkit.executor.settings import RunStatistics
 from agentkit.executor.stream import Stream
 
 __all__ = [

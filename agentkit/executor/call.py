@@ -17,14 +17,17 @@ import inspect
 from collections.abc import Awaitable, Callable
 from concurrent import futures
 from functools import partial
+from types import AsyncGeneratorType, CoroutineType
 from typing import Any
 
 from agentkit.semaphore import CapacityLimiter
 
-__all__ = ["as_coroutine_function", "is_async"]
+__all__ = ["UNFINISHED", "as_coroutine_function", "forgotten_await", "is_async"]
 
 Call = Callable[[Any], Awaitable[Any]]
 
+UNFINISHED = (CoroutineType, asyncio.Future, AsyncGeneratorType)
+"""What an agent returns that forgot to await."""
 MAX_THREADS = 1_000  # a pool makes a thread only when none is idle, and the limiter bounds how many are busy
 
 
@@ -68,6 +71,15 @@ def _check_agent(agent_fn: Any) -> None:
         )
     if inspect.isclass(agent_fn) and any("__call__" in vars(base) for base in agent_fn.__mro__):
         raise TypeError(f"agent_fn must be an agent, got the class {agent_fn.__name__}; hand in an instance of it")
+
+
+def forgotten_await(result: Any) -> TypeError:
+    """The error for an agent that returned something unfinished."""
+    kind = type(result).__name__
+    if isinstance(result, CoroutineType):
+        result.close()
+        kind = f"coroutine {result.__qualname__}()"
+    return TypeError(f"the agent returned the {kind} instead of its value; await it in the agent")
 
 
 async def _inline(agent_fn: Callable[[Any], Any], task: Any) -> Any:

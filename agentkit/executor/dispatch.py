@@ -1,27 +1,25 @@
 """A run: one dispatcher, one asyncio task per attempt.
 
-What it holds: `BaseRun`, which starts attempts and ends them, and `RunStatistics`. The handles that people hold, `Run`
-and `Stream`, are subclasses in files of their own.
+What it holds: `Dispatcher`. What people hold of it, `Run` and `Stream`, are subclasses in files of their own.
 Guarantees: at most `limiter.limit` tasks in flight; every task taken from the source gets exactly one outcome; what an
 agent does to its asyncio task or to its context ends with that attempt; a run that could not begin holds nothing; when
 a run is over, no task, timer or slot of it is left. Not for threads; bound to the loop it began on.
 Strategy: the dispatcher does all the waiting of the run, in this order: for a task to do, for a slot, for what the
 attempt must be granted. Then it starts the attempt in an asyncio task and context of its own. Every attempt ends in
-`_attempt`. One timer serves all time limits.
+`_attempt`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import types
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextvars import Context, copy_context
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from math import inf
-from types import AsyncGeneratorType, CoroutineType, TracebackType
-from typing import Any, Self
+from typing import Any
 
+from agentkit.executor.attempts import Attempts, begun, turn
+from agentkit.executor.call import UNFINISHED, forgotten_await
 from agentkit.executor.grants import Gate, Grant
 from agentkit.executor.nesting import Nesting, NeverStarts, inside
 from agentkit.executor.settings import Plan
@@ -30,34 +28,13 @@ from agentkit.report.outcome import Attempt, Outcome, clock, current
 from agentkit.report.stalls import LoopMonitor, Stall, is_real
 from agentkit.semaphore import QueueFull
 
-__all__ = ["BaseRun", "RunStatistics"]
+__all__ = ["Dispatcher"]
 
 BATCH = 200  # attempts started in a row, where no limit makes the dispatcher wait, before the loop gets a turn
-_UNFINISHED = (CoroutineType, asyncio.Future, AsyncGeneratorType)  # what an agent returns that forgot to await
 
 
-@dataclass(frozen=True, slots=True)
-class RunStatistics:
-    """A run at one instant."""
-
-    total: int | None
-    """Tasks in the input; None where that cannot be known."""
-    waiting: int | None
-    """Tasks not yet started; None where `total` is."""
-    in_flight: int
-    """Tasks being attempted now."""
-    backing_off: int
-    """Tasks that failed and will be tried again; they hold no slot."""
-    succeeded: int
-    """Tasks that ended well."""
-    failed: int
-    """Tasks that ended in any other way."""
-    elapsed: float
-    """Seconds since the run began; fixed once it has ended."""
-
-
-class BaseRun:
-    """What `Run` and `Stream` share."""
+class Dispatcher:
+    """Starts the attempts of a run, and ends them and it."""
 
     def __init__(self, plan: Plan) -> None:
         self.limiter = plan.limiter
@@ -69,17 +46,16 @@ class BaseRun:
         self.stalls: list[Stall] = []
         """Agents that blocked the loop so far, and for how long."""
         self._plan, self._source, self._settings, self._writer = plan, plan.source, plan.settings, plan.writer
+        self._call, self._retries, self._timed = plan.call, plan.retries, plan.settings.timed
         self._gate = Gate(plan.agent, plan.rate_limiter, plan.budget, plan.retries)
         self._loop: asyncio.AbstractEventLoop | None = None  # None until the run begins
-        self._live: dict[asyncio.Task[None], tuple[float, Outcome]] = {}  # attempts: when their time is up, and whose
-        self._late: set[asyncio.Task[None]] = set()  # attempts cancelled because their time was up
+        self._attempts = Attempts(in_order=plan.settings.deadline is None)
+        self._live = self._attempts.live
         self._due: deque[Outcome] = deque()  # to be tried again now
         self._later: dict[int, tuple[Outcome, asyncio.TimerHandle]] = {}  # to be tried again after a wait
         self._kept: list[Outcome] | None = None  # the outcomes of all tasks taken, where they are kept
         self._window, self._handed_over = inf, 0  # tasks taken ahead of a reader, at most; outcomes it has
         self._width = 1.0  # attempts at once, at most; a limit of 0 still lets a task queue for a slot
-        self._alarm: asyncio.TimerHandle | None = None  # for the next time limit
-        self._alarm_at = inf
         self._news: asyncio.Future[None] | None = None  # what the dispatcher waits for
         self._bar: Any = None
         self._monitor: LoopMonitor | None = None
@@ -90,39 +66,6 @@ class BaseRun:
         self._elapsed: float | None = None  # once the run is over
         self._over = asyncio.Event()
         self._ending: list[Callable[[], object]] = []  # gives back what was acquired, last first
-
-    # -- what a caller may do -------------------------------------------------------------------------------------
-
-    @property
-    def stopped(self) -> str | None:
-        """Why the run ended early; None if it did not."""
-        return self._cut_off and self._cut_off[1]
-
-    @property
-    def timed_out(self) -> bool:
-        """Whether it was stopped because its time was up."""
-        return self._cut_off is not None and self._cut_off[0] == "timeout"
-
-    def statistics(self) -> RunStatistics:
-        """Return what the run is doing now."""
-        in_flight, backing_off, total = len(self._live), len(self._later) + len(self._due), self._source.total
-        begun = self._succeeded + self._failed + in_flight + backing_off
-        waiting = None if total is None else total - begun
-        return RunStatistics(total, waiting, in_flight, backing_off, self._succeeded, self._failed, self._now())
-
-    def pause(self) -> None:
-        """Start no more tasks; those in flight run on."""
-        self._paused = True
-
-    def resume(self) -> None:
-        """Start tasks again after `pause`."""
-        self._paused = False
-        self._wake()
-
-    def cancel(self) -> None:
-        """Stop now: cancel what is in flight and start nothing more."""
-        self.begin()
-        self.stop("cancelled", "cancelled by its owner")
 
     def stop(self, status: str, reason: str, failure: BaseException | None = None) -> None:
         """End early: start nothing more, cancel what is in flight and record it with `status`."""
@@ -138,27 +81,9 @@ class BaseRun:
             self._end_cut_off(outcome)
         self._source.close()
         me = asyncio.current_task(self._loop)
-        for task in (self._dispatcher, *self._live):
-            if task is not me:
-                task.cancel()
-
-    async def __aenter__(self) -> Self:
-        self.begin()
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop("cancelled", "left before its end")
-        await self.wait_until_over()
-
-    def __repr__(self) -> str:
-        now = self.statistics()
-        state = "ended" if self._elapsed is not None else "paused" if self._paused else f"{now.in_flight} in flight"
-        if self._cut_off:
-            state = f"stopped: {self.stopped}"
-        of, name = "" if now.total is None else f" of {now.total}", type(self).__name__
-        return f"<{name}: {now.succeeded + now.failed}{of} done, {now.failed} failed, {state}, {now.elapsed:.3g} s>"
+        if self._dispatcher is not me:
+            self._dispatcher.cancel()
+        self._attempts.cancel(me)
 
     # -- beginning ------------------------------------------------------------------------------------------------
 
@@ -183,7 +108,7 @@ class BaseRun:
             self._context.run(clock.set, (loop.time, self.began))
             self._context.run(inside.set, self._nesting)
             self._loop = loop
-            self._dispatcher = self._begun(self._dispatch(), self._context)
+            self._dispatcher = begun(loop, self._dispatch(), self._context)
         except BaseException:
             self._loop = None
             self._give_back()
@@ -192,25 +117,11 @@ class BaseRun:
         if (within := self._settings.within) is not None:
             ending.append(loop.call_later(within, self.stop, "timeout", f"within={within:g} s is over").cancel)
         if not plan.serial and is_real(loop):
-            self._monitor = LoopMonitor(loop, self._works_for)
+            self._monitor = LoopMonitor(loop, self._attempts.task_id_of)
             self.stalls = self._monitor.detector.stalls
             ending.append(self._monitor.stop)
         ending.append(self.limiter.join(self._limit_changed))
         self._limit_changed()
-
-    def _begun(self, work: Coroutine[Any, Any, None], context: Context) -> asyncio.Task[None]:
-        """Make a task of a coroutine that begins with `_turn()`, and is inside its `try` already.
-
-        So a cancellation before its first turn is seen by it. An eager task factory has begun it by itself.
-        """
-        try:
-            task = self._loop.create_task(work, context=context)  # type: ignore[union-attr]
-        except BaseException:
-            work.close()
-            raise
-        if not work.cr_suspended:  # type: ignore[attr-defined]  # coroutines have it, the abstract class does not
-            work.send(None)
-        return task
 
     def _now(self) -> float:
         """Seconds since the run began; fixed once it has ended."""
@@ -224,17 +135,12 @@ class BaseRun:
         self._width = max(1, limit)
         self._wake()
 
-    def _works_for(self, task: asyncio.Task[Any]) -> int | None:
-        """The number of the agent's task that an asyncio task works for; called from another thread."""
-        found = self._live.get(task)
-        return None if found is None else found[1].task_id
-
     # -- the dispatcher -------------------------------------------------------------------------------------------
 
     async def _dispatch(self) -> None:
         source, limiter, gate, outcome, started = self._source, self.limiter, self._gate, None, 0
         try:
-            await _turn()
+            await turn()
             while self._cut_off is None:
                 outcome = self._take()
                 if outcome is None:
@@ -263,8 +169,7 @@ class BaseRun:
             try:
                 await self._hear()
             except asyncio.CancelledError:  # once more: for agents that swallow it
-                for task in list(self._live):
-                    task.cancel()
+                self._attempts.cancel()
         self._finish()
 
     def _take(self) -> Outcome | None:
@@ -340,26 +245,26 @@ class BaseRun:
 
     def _start(self, outcome: Outcome, grant: Grant | None) -> None:
         """Start an attempt, which from here on holds the slot and the grant."""
-        now, when, started = self._time() - self.began, inf, False
+        now, when, context, started = self._time() - self.began, inf, None, False
         try:
-            if self._settings.timed:
+            if self._timed:
                 waited = now - outcome.submitted
                 if (seconds := self._settings.seconds_left(waited)) <= 0:
                     said = f"not started: {self._settings.rule(waited)} had passed"
                     outcome.end("timeout", TimeoutError(said), now)
                     return
                 when = self.began + now + seconds
-            context = self._context.copy()
             if grant is not None:
+                context = copy_context()
                 context.run(grant.begin)
-            if self._plan.retries is not None:
-                self._plan.retries.start(self.began + now, outcome.started is not None)
+            if self._retries is not None:
+                self._retries.start(self.began + now, outcome.started is not None)
             if outcome.started is None:
                 outcome.started = now
-            self._live[self._begun(self._attempt(outcome, grant, now), context)] = when, outcome
+            self._live[outcome.task_id] = begun(self._loop, self._attempt(outcome, grant, now), context), when
             started = True
-            if when < self._alarm_at:
-                self._set_alarm(when)
+            if when < self._attempts.due:
+                self._attempts.set_timer(self._loop, when)
         except BudgetExceeded as error:
             self._close(error)
             outcome.end("rejected", error, now)
@@ -369,68 +274,38 @@ class BaseRun:
                 if outcome.finished is not None:
                     self._end(outcome)
 
-    # -- time limits ----------------------------------------------------------------------------------------------
-
-    def _set_alarm(self, when: float) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-        assert self._loop is not None
-        self._alarm, self._alarm_at = self._loop.call_at(when, self._ring), when
-
-    def _ring(self) -> None:
-        """Cancel the attempts whose time is up, and set the timer for the next one."""
-        now, following = max(self._alarm_at, self._time()), inf
-        for task, (when, _) in list(self._live.items()):
-            if when > now:
-                following = min(following, when)
-                if self._settings.deadline is None:
-                    break  # attempts are in the order in which their time is up
-            elif task not in self._late:
-                self._late.add(task)
-                task.cancel()
-        self._alarm, self._alarm_at = None, inf
-        if following < inf:
-            self._set_alarm(following)
-
     # -- an attempt -----------------------------------------------------------------------------------------------
 
     async def _attempt(self, outcome: Outcome, grant: Grant | None, started: float) -> None:
         """Call the agent once. Everything that can come of it ends here."""
         result = error = None
         try:
-            await _turn()
+            await turn()
             current.set(outcome)
-            result = await self._plan.call(outcome.task)
+            result = await self._call(outcome.task)
         except BaseException as raised:
             error = raised.with_traceback(raised.__traceback__ and raised.__traceback__.tb_next)
-        me = asyncio.current_task(self._loop)
-        assert me is not None
         try:
-            self._settle(outcome, result, error, grant, started, me in self._late)
+            self._settle(outcome, result, error, grant, started)
         except BaseException as raised:  # a function of the user's that is called after the agent
             self._fail(outcome, raised)
         finally:
-            self._live.pop(me, None)
-            self._late.discard(me)
+            del self._live[outcome.task_id]
+            if self._attempts.late:
+                self._attempts.late.discard(outcome.task_id)
             self.limiter.release()
             if self._news is not None:
                 self._wake()
-            self = outcome = grant = me = result = error = None  # type: ignore[assignment]  # the agent's frame may live
+            self = outcome = grant = result = error = None  # type: ignore[assignment]  # the agent's frame may live
 
     def _settle(
-        self,
-        outcome: Outcome,
-        result: Any,
-        error: BaseException | None,
-        grant: Grant | None,
-        started: float,
-        late: bool,
+        self, outcome: Outcome, result: Any, error: BaseException | None, grant: Grant | None, started: float
     ) -> None:
         """Correct what was granted; then end the outcome, or try again later."""
         plan, finished = self._plan, self._time() - self.began
-        if error is None and isinstance(result, _UNFINISHED):
-            error, result = _forgotten_await(result), None
-        if late and isinstance(error, asyncio.CancelledError):
+        if error is None and isinstance(result, UNFINISHED):
+            error, result = forgotten_await(result), None
+        if outcome.task_id in self._attempts.late and isinstance(error, asyncio.CancelledError):
             error = TimeoutError(f"took longer than {self._settings.rule(started - outcome.submitted)}")
         if grant is not None or plan.observe is not None:
             plan.settle(grant, self.began + started, self.began + finished, result, error)
@@ -459,7 +334,7 @@ class BaseRun:
 
     def _next_try(self, outcome: Outcome, error: BaseException, finished: float) -> float | None:
         """Return the seconds until the next attempt; None if this was the last one."""
-        retries, deadline = self._plan.retries, self._settings.deadline
+        retries, deadline = self._retries, self._settings.deadline
         if retries is None or outcome.started is None:
             return None
         kind = retries.policy.kind
@@ -528,8 +403,7 @@ class BaseRun:
     def _finish(self) -> None:
         """The last attempt has ended: give back what the run acquired, and tell those who wait."""
         self._elapsed = self._now()
-        if self._alarm is not None:
-            self._alarm.cancel()
+        self._attempts.close()
         self._give_back()
         self._failure = self._failure or self._source.error
         del self._context, self._dispatcher  # which refer to what the run holds
@@ -569,20 +443,5 @@ class BaseRun:
                     try:
                         await self._over.wait()
                     except asyncio.CancelledError:
-                        for task in list(self._live):
-                            task.cancel()
+                        self._attempts.cancel()
                 raise
-
-
-@types.coroutine
-def _turn() -> Generator[None, None, None]:
-    """Give the loop one turn; what begins with this can be begun by hand."""
-    yield
-
-
-def _forgotten_await(result: Any) -> TypeError:
-    kind = type(result).__name__
-    if isinstance(result, CoroutineType):
-        result.close()
-        kind = f"coroutine {result.__qualname__}()"
-    return TypeError(f"the agent returned the {kind} instead of its value; await it in the agent")

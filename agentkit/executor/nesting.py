@@ -30,11 +30,11 @@ class Nesting:
 
     __slots__ = ("_awaited", "_queued", "lent", "limiter", "live", "outcome", "outer")
 
-    def __init__(self, limiter: CapacityLimiter, live: Mapping[asyncio.Task[Any], tuple[float, Outcome]]) -> None:
+    def __init__(self, limiter: CapacityLimiter, live: Mapping[int, tuple[asyncio.Task[Any], float]]) -> None:
         self.limiter = limiter
         self.live = live
-        """The attempts of the run."""
-        self.lent: set[asyncio.Task[Any]] = set()
+        """The attempts of the run, by the number of their task."""
+        self.lent: set[int] = set()
         """Those whose slot is lent."""
         self.outer, self.outcome = inside.get(), current.get()
         """The run, and the attempt of it, inside which this one was started; None for neither."""
@@ -54,13 +54,13 @@ class Nesting:
     @asynccontextmanager
     async def awaited(self) -> AsyncIterator[None]:
         """While the running code waits for the run: lends the slot of the attempt that it is, if it is one."""
-        outer, me = inside.get(), asyncio.current_task()
-        if outer is None or me is None or outer.limiter is not self.limiter or me not in outer.live:
+        outer, outcome = inside.get(), current.get()
+        if outer is None or outcome is None or not self._may_lend(outer, outcome):
             self._awaited = True
             self.check()
             yield
             return
-        outer.lent.add(me)
+        outer.lent.add(outcome.task_id)
         self.limiter.release()
         try:
             yield
@@ -68,7 +68,12 @@ class Nesting:
             try:
                 await self.limiter.acquire_again()
             finally:
-                outer.lent.discard(me)
+                outer.lent.discard(outcome.task_id)
+
+    def _may_lend(self, outer: Nesting, outcome: Outcome) -> bool:
+        """Whether the running code is an attempt under this limiter, and not a task that an agent started."""
+        attempt = outer.live.get(outcome.task_id)
+        return outer.limiter is self.limiter and attempt is not None and attempt[0] is asyncio.current_task()
 
     def check(self) -> None:
         """Raise `NeverStarts` if every slot is held by an attempt that waits, without lending it, for such a run."""
@@ -87,10 +92,10 @@ class Nesting:
         """The attempts inside which the run was started and which hold a slot of its limiter now."""
         found, nesting = set(), self
         while (outer := nesting.outer) is not None:
-            lent = {id(outer.live[task][1]) for task in outer.lent if task in outer.live}
             outcome = nesting.outcome
-            if outer.limiter is self.limiter and outcome is not None and outcome.finished is None:
-                found |= {id(outcome)} - lent
+            held = outcome is not None and outcome.task_id in outer.live and outcome.task_id not in outer.lent
+            if outer.limiter is self.limiter and held:
+                found.add(id(outcome))
             nesting = outer
         return found
 

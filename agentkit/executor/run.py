@@ -1,6 +1,7 @@
 """The handle of a run: watch it, pause it, cancel it, wait for its report.
 
-What it holds: `Run`, which `ParallelAgentExecutor.start` returns. What it does is in `dispatch.py`.
+What it holds: `Handle`, what all handles have, and `Run`, which `ParallelAgentExecutor.start` returns. What a run does
+is in `dispatch.py`.
 Guarantees: awaiting it gives the report, or raises with the report attached; leaving it early leaves no task behind;
 a run that failed and was never awaited says so.
 Opened by notebook 03.
@@ -9,19 +10,74 @@ Opened by notebook 03.
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
-from agentkit.executor.dispatch import BaseRun
-from agentkit.executor.settings import Plan
+from agentkit.executor.dispatch import Dispatcher
+from agentkit.executor.settings import Plan, RunStatistics
 from agentkit.limits import BudgetExceeded
 from agentkit.report import Outcome, Report, attach
 
-__all__ = ["Run"]
+__all__ = ["Handle", "Run"]
 
 
-class Run(BaseRun):
+class Handle(Dispatcher):
+    """What a caller may do with a run, whether it awaits a report or iterates over a stream."""
+
+    @property
+    def stopped(self) -> str | None:
+        """Why the run ended early; None if it did not."""
+        return self._cut_off and self._cut_off[1]
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether it was stopped because its time was up."""
+        return self._cut_off is not None and self._cut_off[0] == "timeout"
+
+    def statistics(self) -> RunStatistics:
+        """Return what the run is doing now."""
+        in_flight, backing_off, total = len(self._live), len(self._later) + len(self._due), self._source.total
+        begun = self._succeeded + self._failed + in_flight + backing_off
+        waiting = None if total is None else total - begun
+        return RunStatistics(total, waiting, in_flight, backing_off, self._succeeded, self._failed, self._now())
+
+    def pause(self) -> None:
+        """Start no more tasks; those in flight run on."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Start tasks again after `pause`."""
+        self._paused = False
+        self._wake()
+
+    def cancel(self) -> None:
+        """Stop now: cancel what is in flight and start nothing more."""
+        self.begin()
+        self.stop("cancelled", "cancelled by its owner")
+
+    async def __aenter__(self) -> Self:
+        self.begin()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop("cancelled", "left before its end")
+        await self.wait_until_over()
+
+    def __repr__(self) -> str:
+        now = self.statistics()
+        state = "ended" if self._elapsed is not None else "paused" if self._paused else f"{now.in_flight} in flight"
+        if self._cut_off:
+            state = f"stopped: {self.stopped}"
+        of, name = "" if now.total is None else f" of {now.total}", type(self).__name__
+        return f"<{name}: {now.succeeded + now.failed}{of} done, {now.failed} failed, {state}, {now.elapsed:.3g} s>"
+
+
+class Run(Handle):
     """A run in progress: watch it, pause it, cancel it, wait for its report.
 
+    >>> import asyncio
     >>> from agentkit import ParallelAgentExecutor
     >>> async def main():
     ...     run = ParallelAgentExecutor(max_concurrency=2).start(["a", "b", "c"], str.upper)

@@ -1,6 +1,7 @@
 """How a run treats its tasks: time limits, what a failure means for the others, and all else that it is made of.
 
-What it holds: `Settings`, the executor's arguments after they were checked, and `Plan`, all that one run needs.
+What it holds: `Settings`, the executor's arguments after they were checked, and `Plan`, all that one run
+needs, and `RunStatistics`, what it does at an instant.
 Guarantee: a `Settings` object is valid; a bad value is refused with the parameter, the rule, the value and the remedy.
 """
 
@@ -21,7 +22,7 @@ from agentkit.retry.failures import is_overload
 from agentkit.retry.policy import Retries
 from agentkit.semaphore import CapacityLimiter
 
-__all__ = ["Plan", "Settings"]
+__all__ = ["Plan", "RunStatistics", "Settings"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +62,9 @@ class Settings:
 
     def seconds_left(self, waited: float) -> float:
         """Seconds an attempt may take that starts so long after its task was submitted."""
-        left = inf if self.timeout is None else self.timeout
-        return left if self.deadline is None else min(left, self.deadline - waited)
+        if self.deadline is None:
+            return inf if self.timeout is None else self.timeout
+        return min(inf if self.timeout is None else self.timeout, self.deadline - waited)
 
     def rule(self, waited: float) -> str:
         """The time limit that ends such an attempt, in words."""
@@ -117,6 +119,26 @@ class Plan:
             self.observe(started, finished, per_token=(finished - started) / written if written else None)
         elif is_overload(error) and (self.retries is None or retry_after(error) is None):
             self.observe(started, finished, refused=True)  # with a hint it is about the rate, which the pause meets
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatistics:
+    """A run at one instant."""
+
+    total: int | None
+    """Tasks in the input; None where that cannot be known."""
+    waiting: int | None
+    """Tasks not yet started; None where `total` is."""
+    in_flight: int
+    """Tasks being attempted now."""
+    backing_off: int
+    """Tasks that failed and will be tried again; they hold no slot."""
+    succeeded: int
+    """Tasks that ended well."""
+    failed: int
+    """Tasks that ended in any other way."""
+    elapsed: float
+    """Seconds since the run began; fixed once it has ended."""
 
 
 def _check_seconds(name: str, value: Any) -> None:

@@ -12,7 +12,7 @@ import asyncio
 import warnings
 from collections import deque
 
-from agentkit.executor.dispatch import BaseRun
+from agentkit.executor.run import Handle
 from agentkit.executor.settings import Plan
 from agentkit.report import Outcome
 
@@ -21,7 +21,7 @@ __all__ = ["Stream"]
 WINDOW = 4  # a stream runs ahead of its reader by at most this many times the limit
 
 
-class Stream(BaseRun):
+class Stream(Handle):
     """A run to iterate over with `async for`: outcomes as they finish, or in input order.
 
     >>> from agentkit import ParallelAgentExecutor

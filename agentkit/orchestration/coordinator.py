@@ -20,7 +20,7 @@ from typing import Any
 from agentkit.agent import Reply
 from agentkit.executor import ParallelAgentExecutor
 from agentkit.executor.call import is_async
-from agentkit.executor.dispatch import BaseRun
+from agentkit.executor.run import Handle
 from agentkit.orchestration.routing import RoutingError, briefs_of, by_name, joined_by, routed
 from agentkit.orchestration.turns import (
     AgentResult,
@@ -61,7 +61,7 @@ class RunLog:
         self._outer = current.get()
         self._shift = 0.0 if self._outer is None else self.began - clock.get()[1]
 
-    def add(self, run: BaseRun, outcomes: Sequence[Outcome], *, limits: bool = True) -> None:
+    def add(self, run: Handle, outcomes: Sequence[Outcome], *, limits: bool = True) -> None:
         """Add a run's outcomes and, unless `limits` is false, the changes of its limit."""
         by = run.began - self.began
         if limits:
@@ -329,6 +329,6 @@ def _begin(question: Any, initial_state: Any) -> _Work:
     return _Work(question, state, context_fingerprint(state))
 
 
-def _why(run: BaseRun) -> str | None:
+def _why(run: Handle) -> str | None:
     """Return why a run was stopped early, if it was."""
     return "timeout" if run.timed_out else run.stopped
