@@ -307,8 +307,8 @@ class Dispatcher:
             error, result = forgotten_await(result), None
         if outcome.task_id in self._attempts.late and isinstance(error, asyncio.CancelledError):
             error = TimeoutError(f"took longer than {self._settings.rule(started - outcome.submitted)}")
-        if grant is not None or plan.observe is not None:
-            plan.settle(grant, self.began + started, self.began + finished, result, error)
+        if grant is not None or plan.observe is not None or plan.usage is not None:
+            plan.settle(outcome, grant, (self.began + started, self.began + finished), result, error)
         if error is None:
             outcome.result, outcome.status, outcome.finished = result, "success", finished
             if outcome.attempt_log is not None:

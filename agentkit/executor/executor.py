@@ -12,11 +12,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterable, Callable, Iterable
-from concurrent.futures import Executor
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Literal
 
-from agentkit.executor.call import as_coroutine_function
+from agentkit.executor.call import MAX_THREADS, as_coroutine_function, is_async
 from agentkit.executor.run import Run
 from agentkit.executor.settings import Plan, Settings
 from agentkit.executor.source import Source
@@ -27,6 +26,7 @@ from agentkit.semaphore import CapacityLimiter
 if TYPE_CHECKING:
     from agentkit.journal import Journal
     from agentkit.limits import Budget, RateLimiter
+    from agentkit.report.usage import Usage
     from agentkit.retry import RetryPolicy
 
 __all__ = ["ParallelAgentExecutor"]
@@ -56,8 +56,14 @@ class ParallelAgentExecutor:
     - `budget`: a `Budget` of calls, tokens or money; what it refuses is `rejected`, and no further task starts.
     - `journal`: a `Journal`; what it knows as done is taken from it, and what is finished is written to it.
     - `pool`: any `concurrent.futures.Executor`, for agents that are plain functions.
+    - `usage(result)` reads the `Usage` of results in which the kit does not find it.
     - `progress=True` shows a bar where there is a terminal or a notebook, and tqdm.
+
+    All of these can be assigned later, for the runs that begin then.
     """
+
+    __slots__ = ("_threads", "budget", "deadline", "journal", "limiter", "max_failures", "on_error", "pool", "progress",
+                 "rate_limiter", "retry", "serial", "timeout", "usage")  # fmt: skip
 
     def __init__(
         self,
@@ -69,9 +75,10 @@ class ParallelAgentExecutor:
         journal: Journal | None = None,
         timeout: float | None = None,
         deadline: float | None = None,
-        on_error: str = "collect",
+        on_error: Literal["collect", "stop", "raise"] = "collect",
         max_failures: int | None = None,
         pool: Executor | None = None,
+        usage: Callable[[Any], Usage | None] | None = None,
         progress: bool = False,
     ) -> None:
         self.serial = max_concurrency == 0
@@ -98,8 +105,28 @@ class ParallelAgentExecutor:
         """What a run may spend, and what is done stays done in; None for neither."""
         self.rate_limiter, self.retry = rate_limiter, retry
         """What bounds starts per minute, and what is tried again; None for neither."""
-        self._progress = progress
-        self._settings = Settings(timeout=timeout, deadline=deadline, on_error=on_error, max_failures=max_failures)
+        if usage is not None and not callable(usage):
+            raise TypeError(f"usage must be a function of a result, got {usage!r}; leave it out for the usual one")
+        self.usage, self.progress = usage, progress
+        self.timeout, self.deadline, self.on_error, self.max_failures = timeout, deadline, on_error, max_failures
+        self._threads: Executor | None = None  # for `call`
+        self._settings()
+
+    @property
+    def max_concurrency(self) -> float:
+        """Tasks in flight at once; assign to it at any time, also during a run."""
+        return 0 if self.serial else self.limiter.limit
+
+    @max_concurrency.setter
+    def max_concurrency(self, limit: int | None) -> None:
+        if self.serial or limit == 0:
+            raise ValueError(f"max_concurrency cannot change from or to 0, got {limit!r}; make another executor")
+        self.limiter.limit = limit
+
+    @property
+    def semaphore(self) -> CapacityLimiter:
+        """The limiter, by the name of what it takes the place of."""
+        return self.limiter
 
     async def execute(
         self,
@@ -139,7 +166,7 @@ class ParallelAgentExecutor:
     ) -> Run:
         """Begin at once and return the live `Run`; await it for the `Report`."""
         asyncio.get_running_loop()  # a clear RuntimeError outside a coroutine
-        run = Run(self._plan(tasks, agent_fn, replace(self._settings, within=within), cost))
+        run = Run(self._plan(tasks, agent_fn, self._settings(within), cost))
         run.begin()
         return run
 
@@ -155,7 +182,7 @@ class ParallelAgentExecutor:
 
         It begins with the iteration. Nothing is kept, the input may be endless, and a slow reader slows the run.
         """
-        return Stream(self._plan(tasks, agent_fn, replace(self._settings, within=within)), ordered=ordered)
+        return Stream(self._plan(tasks, agent_fn, self._settings(within)), ordered=ordered)
 
     async def map(
         self,
@@ -174,13 +201,7 @@ class ParallelAgentExecutor:
         nothing new starts, what is in flight is cancelled, and the error is raised, with the report of what was done
         as its `.report`. After `within` seconds it is a `TimeoutError`.
         """
-        plan = self._plan(tasks, agent_fn, replace(self._settings, within=within, on_error="raise"), cost)
-        report = await Run(plan)
-        if report.stopped is None:
-            return report.results
-        error = (TimeoutError if within is not None and "within=" in report.stopped else RuntimeError)(report.stopped)
-        attach(error, report, "a map was stopped")
-        raise error
+        return await self._results(self._plan(tasks, agent_fn, self._settings(within, on_error="raise"), cost))
 
     async def call(self, task: Any, agent_fn: Callable[[Any], Any]) -> Any:
         """Return what `agent_fn` returned for one task, under the same limits, retries and budget as a run.
@@ -190,11 +211,34 @@ class ParallelAgentExecutor:
 
         What a web handler needs: all calls on one executor share its slots. An error is the agent's own.
         """
-        return (await self.map([task], agent_fn))[0]
+        if self.pool is None and self._threads is None and not self.serial and not is_async(agent_fn):
+            self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="agentkit")
+        plan = self._plan([task], agent_fn, self._settings(on_error="raise"), pool=self.pool or self._threads)
+        return (await self._results(plan))[0]
 
-    def _plan(self, tasks: Any, agent_fn: Any, settings: Settings, cost: Any = None) -> Plan:
-        source = Source(tasks, cost)
-        call, close = as_coroutine_function(agent_fn, self.limiter, pool=self.pool, serial=self.serial)
+    async def _results(self, plan: Plan) -> list[Any]:
+        run = Run(plan)
+        report = await run
+        if report.stopped is None:
+            return report.results
+        error = (TimeoutError if run.timed_out else RuntimeError)(report.stopped)
+        attach(error, report, "the run was stopped")
+        raise error
+
+    def _settings(self, within: float | None = None, on_error: str | None = None) -> Settings:
+        return Settings(
+            timeout=self.timeout,
+            deadline=self.deadline,
+            within=within,
+            on_error=on_error or self.on_error,
+            max_failures=self.max_failures,
+        )
+
+    def _plan(
+        self, tasks: Any, agent_fn: Any, settings: Settings, cost: Any = None, pool: Executor | None = None
+    ) -> Plan:
+        source, pool = Source(tasks, cost), self.pool if pool is None or is_async(agent_fn) else pool
+        call, close = as_coroutine_function(agent_fn, self.limiter, pool=pool, serial=self.serial)
         return Plan(
             source=source,
             call=call,
@@ -206,9 +250,10 @@ class ParallelAgentExecutor:
             retries=None if self.retry is None else self.retry.begin(),
             writer=None if self.journal is None else self.journal.writer(agent_fn),
             observe=getattr(self.limiter, "observe", None),
+            usage=self.usage,
             close=close,
             serial=self.serial,
-            progress=self._progress,
+            progress=self.progress,
         )
 
     def __repr__(self) -> str:

@@ -17,6 +17,7 @@ from agentkit.report.outcome import Outcome, Span
 
 if TYPE_CHECKING:
     from agentkit.limits import Budget, Claim, RateLimiter, Reservation
+    from agentkit.report.usage import Usage
     from agentkit.retry.policy import Retries
 
 __all__ = ["Gate", "Grant"]
@@ -38,12 +39,12 @@ class Grant:
         if self.claim is not None:
             self.claim.begin()
 
-    def settle(self, result: Any, tokens: float | None, error: BaseException | None) -> None:
-        """The call has ended; `tokens` is what it used, as far as that is known."""
+    def settle(self, result: Any, usage: Usage | None, error: BaseException | None) -> None:
+        """The call has ended; `usage` is what it used, as far as that is known."""
         if self.claim is not None:
-            self.claim.settle(result, error)
-        if self.reservation is not None and tokens is not None:
-            self.reservation.correct(tokens)
+            self.claim.settle(result if usage is None else usage, error)
+        if self.reservation is not None and usage is not None:
+            self.reservation.correct(usage.total_tokens)
 
     def give_back(self) -> None:
         """No call was made."""

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
+from agentkit.base.hooks import called
 from agentkit.executor.grants import Grant
 from agentkit.executor.source import Source
 from agentkit.journal.writer import JournalWriter
 from agentkit.limits import Budget, RateLimiter, retry_after
-from agentkit.report.usage import usage_of
+from agentkit.report.outcome import Outcome
+from agentkit.report.usage import Usage, usage_of
 from agentkit.retry.failures import is_overload
 from agentkit.retry.policy import Retries
 from agentkit.semaphore import CapacityLimiter
@@ -88,6 +90,8 @@ class Plan:
     writer: JournalWriter | None
     observe: Callable[..., None] | None
     """What an adaptive limiter wants to know of each attempt."""
+    usage: Callable[[Any], Usage | None] | None
+    """Reads what a result used, where the user knows better."""
     close: Callable[[], None] | None
     """What to call when the run is over: its threads go."""
     serial: bool
@@ -104,16 +108,26 @@ class Plan:
         return tqdm(total=total, unit="task")
 
     def settle(
-        self, grant: Grant | None, started: float, finished: float, result: Any, error: BaseException | None
+        self,
+        outcome: Outcome,
+        grant: Grant | None,
+        times: tuple[float, float],
+        result: Any,
+        error: BaseException | None,
     ) -> None:
-        """Tell the limits how an attempt ended."""
-        usage = None if error is not None else usage_of(result)
-        if grant is not None:
-            grant.settle(result, None if usage is None else usage.total_tokens, error)
+        """Tell the limits how an attempt ended that ran between two `times` of the loop."""
+        usage = None
+        try:
+            if error is None:
+                usage = called("usage of the executor", self.usage, result) if self.usage else usage_of(result)
+        finally:
+            if grant is not None:
+                grant.settle(result, usage, error)
         if error is not None and self.rate_limiter is not None:
             self.rate_limiter.update_from(error)
         if self.observe is None:
             return
+        started, finished = times
         if error is None:
             written = 0 if usage is None else usage.output_tokens
             self.observe(started, finished, per_token=(finished - started) / written if written else None)
