@@ -369,7 +369,7 @@ def test_progress_counts_every_outcome(monkeypatch: Any):
     """The bar moves once per outcome, whatever its status, and is closed at the end."""
     seen: list[Any] = []
     bar = SimpleNamespace(update=lambda: seen.append(1), close=lambda: seen.append("closed"))
-    monkeypatch.setattr("agentkit.executor.settings.Plan.open_bar", lambda plan, total: seen.append(total) or bar)
+    monkeypatch.setattr("agentkit.executor.dispatch.open_bar", lambda total: seen.append(total) or bar)
     execute([1, 2, 9], asyncio.sleep, 2, progress=True, timeout=5)
     assert seen == [3, 1, 1, 1, "closed"]
 

@@ -27,6 +27,12 @@ async def nap(seconds: float) -> float:
     return seconds
 
 
+async def leave_open(stream: Any) -> None:
+    """Read one outcome, and leave."""
+    async for _ in stream:
+        break
+
+
 async def second(task: Any) -> Any:
     """Take one second."""
     await asyncio.sleep(1)
@@ -236,8 +242,7 @@ def test_stream_break_leaves_no_task(with_block: bool, ordered: bool, strays: St
                     break
         else:
             with pytest.warns(ResourceWarning, match="was left open; use `async with` to end it"):
-                async for _ in executor.stream(range(100), agent, ordered=ordered):
-                    break
+                await leave_open(executor.stream(range(100), agent, ordered=ordered))
             for _ in range(5):
                 await asyncio.sleep(0)
         return now(), strays(), executor.limiter.statistics().in_flight
@@ -786,7 +791,7 @@ def test_Run_awaited_by_work_that_outlives_its_agent():
 
 @pytest.mark.parametrize("limit", [1, 2, 3])
 def test_Run_nested_in_tasks_of_their_own_is_refused_where_it_can_never_start(limit: int):
-    """An agent that waits in tasks of its own lends no slot; once all agents do, the last run is refused, with a remedy."""
+    """An agent that waits in tasks of its own lends no slot; once all agents do so, the last run is refused."""
     limiter = CapacityLimiter(limit)
 
     async def lead(_):

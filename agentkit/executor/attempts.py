@@ -1,6 +1,6 @@
 """The attempts of a run that are in flight, and one timer for all their time limits.
 
-What it holds: `Attempts`; `begun`, which makes an asyncio task that sees its own cancellation; `turn`.
+What it holds: `Attempts`.
 Guarantees: no attempt is cancelled early; at most one timer is set, however many attempts there are.
 Strategy: the timer is set for the earliest instant. An `asyncio.timeout` per call would set and clear a timer each.
 """
@@ -8,19 +8,16 @@ Strategy: the timer is set for the earliest instant. An `asyncio.timeout` per ca
 from __future__ import annotations
 
 import asyncio
-import types
-from collections.abc import Coroutine, Generator
-from contextvars import Context
 from math import inf
 from typing import Any
 
-__all__ = ["Attempts", "begun", "turn"]
+__all__ = ["Attempts"]
 
 
 class Attempts:
     """Attempts in flight, by the number of their task; the dispatcher adds and removes them itself."""
 
-    __slots__ = ("_in_order", "_timer", "due", "late", "live")
+    __slots__ = ("_in_order", "due", "late", "live", "timer")
 
     def __init__(self, *, in_order: bool) -> None:
         self._in_order = in_order  # whether the time of those that started later is up later
@@ -30,7 +27,8 @@ class Attempts:
         """Those that were cancelled because their time was up."""
         self.due = inf
         """When the timer fires."""
-        self._timer: asyncio.TimerHandle | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        """What fires then."""
 
     def cancel(self, me: asyncio.Task[Any] | None = None) -> None:
         """Cancel all, except the running task if it is one."""
@@ -46,12 +44,12 @@ class Attempts:
         """Fire at `when`, which is earlier than all other instants."""
         assert loop is not None
         self.close()
-        self._timer, self.due = loop.call_at(when, self._fire, loop), when
+        self.timer, self.due = loop.call_at(when, self._fire, loop), when
 
     def close(self) -> None:
         """Clear the timer."""
-        if self._timer is not None:
-            self._timer.cancel()
+        if self.timer is not None:
+            self.timer.cancel()
 
     def _fire(self, loop: asyncio.AbstractEventLoop) -> None:
         """Cancel the attempts whose time is up, and set the timer for the next one."""
@@ -64,30 +62,6 @@ class Attempts:
             elif task_id not in self.late:
                 self.late.add(task_id)
                 task.cancel()
-        self._timer, self.due = None, inf
+        self.timer, self.due = None, inf
         if following < inf:
             self.set_timer(loop, following)
-
-
-def begun(
-    loop: asyncio.AbstractEventLoop | None, work: Coroutine[Any, Any, None], context: Context | None
-) -> asyncio.Task[None]:
-    """Make a task of a coroutine that begins with `await turn()` inside a `try`, and begin it.
-
-    So a cancellation before its first turn does not pass it by. An eager task factory has begun it already.
-    """
-    assert loop is not None
-    try:
-        task = loop.create_task(work, context=context)
-    except BaseException:
-        work.close()
-        raise
-    if not work.cr_suspended:  # type: ignore[attr-defined]  # coroutines have it, the abstract class does not
-        work.send(None)
-    return task
-
-
-@types.coroutine
-def turn() -> Generator[None, None, None]:
-    """Give the loop one turn; a coroutine that awaits this can be begun by hand."""
-    yield

@@ -12,17 +12,18 @@ attempt must be granted. Then it starts the attempt in an asyncio task and conte
 from __future__ import annotations
 
 import asyncio
+import types
 from collections import deque
-from collections.abc import Awaitable, Callable
-from contextvars import copy_context
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextvars import Context, copy_context
 from math import inf
 from typing import Any
 
-from agentkit.executor.attempts import Attempts, begun, turn
+from agentkit.executor.attempts import Attempts
 from agentkit.executor.call import UNFINISHED, forgotten_await
 from agentkit.executor.grants import Gate, Grant
 from agentkit.executor.nesting import Nesting, NeverStarts, inside
-from agentkit.executor.settings import Plan
+from agentkit.executor.settings import Plan, open_bar
 from agentkit.limits import BudgetExceeded, NeverFits
 from agentkit.report.outcome import Attempt, Outcome, clock, current
 from agentkit.report.stalls import LoopMonitor, Stall, is_real
@@ -46,7 +47,8 @@ class Dispatcher:
         self.stalls: list[Stall] = []
         """Agents that blocked the loop so far, and for how long."""
         self._plan, self._source, self._settings, self._writer = plan, plan.source, plan.settings, plan.writer
-        self._call, self._retries, self._timed = plan.call, plan.retries, plan.settings.timed
+        self._call, self._retries = plan.call, plan.retries
+        self._timed = plan.settings.timeout is not None or plan.settings.deadline is not None
         self._gate = Gate(plan.agent, plan.rate_limiter, plan.budget, plan.retries)
         self._loop: asyncio.AbstractEventLoop | None = None  # None until the run begins
         self._attempts = Attempts(in_order=plan.settings.deadline is None)
@@ -99,7 +101,7 @@ class Dispatcher:
             if plan.writer is not None:
                 plan.writer.open(self._now)
                 ending.append(plan.writer.close)
-            if (bar := plan.open_bar(self._source.total)) is not None:
+            if plan.progress and (bar := open_bar(self._source.total)) is not None:
                 self._bar = bar
                 ending.append(bar.close)
             self._gate.begin(loop.time, self.began)
@@ -108,7 +110,7 @@ class Dispatcher:
             self._context.run(clock.set, (loop.time, self.began))
             self._context.run(inside.set, self._nesting)
             self._loop = loop
-            self._dispatcher = begun(loop, self._dispatch(), self._context)
+            self._dispatcher = _begun(loop, self._dispatch(), self._context)
         except BaseException:
             self._loop = None
             self._give_back()
@@ -140,11 +142,11 @@ class Dispatcher:
     async def _dispatch(self) -> None:
         source, limiter, gate, outcome, started = self._source, self.limiter, self._gate, None, 0
         try:
-            await turn()
+            await _turn()
             while self._cut_off is None:
                 outcome = self._take()
                 if outcome is None:
-                    if source.at_end and not (self._live or self._due or self._later):
+                    if not (self._live or self._due or self._later) and source.at_end:
                         break
                     await self._hear()
                     continue
@@ -156,7 +158,7 @@ class Dispatcher:
                     continue
                 self._start(outcome, grant)
                 started += 1
-                if limiter.shared or started % BATCH == 0:
+                if limiter.runs > 1 or started % BATCH == 0:
                     await asyncio.sleep(0)  # other runs on this limiter have their turn before the next slot
         except asyncio.CancelledError:
             self.stop("cancelled", "the task that runs it was cancelled")
@@ -261,7 +263,7 @@ class Dispatcher:
                 self._retries.start(self.began + now, outcome.started is not None)
             if outcome.started is None:
                 outcome.started = now
-            self._live[outcome.task_id] = begun(self._loop, self._attempt(outcome, grant, now), context), when
+            self._live[outcome.task_id] = _begun(self._loop, self._attempt(outcome, grant, now), context), when
             started = True
             if when < self._attempts.due:
                 self._attempts.set_timer(self._loop, when)
@@ -280,7 +282,7 @@ class Dispatcher:
         """Call the agent once. Everything that can come of it ends here."""
         result = error = None
         try:
-            await turn()
+            await _turn()
             current.set(outcome)
             result = await self._call(outcome.task)
         except BaseException as raised:
@@ -319,7 +321,8 @@ class Dispatcher:
             self._end_cut_off(outcome)
             return
         ends_programs = not isinstance(error, Exception | asyncio.CancelledError)
-        wait = None if self._cut_off or ends_programs else self._next_try(outcome, error, finished)
+        wait = None if self._cut_off or ends_programs else self._plan.next_try(outcome, error, self.began, finished)
+        self._gate.note_pause()
         if wait is not None or outcome.attempt_log is not None:
             outcome.attempt_log = (*(outcome.attempt_log or ()), Attempt(started, finished, error))
         if wait is not None and not self._cut_off:
@@ -331,19 +334,6 @@ class Dispatcher:
         self._end(outcome)
         if ends_programs:
             self.stop("cancelled", f"an agent raised {type(error).__name__}", error)
-
-    def _next_try(self, outcome: Outcome, error: BaseException, finished: float) -> float | None:
-        """Return the seconds until the next attempt; None if this was the last one."""
-        retries, deadline = self._retries, self._settings.deadline
-        if retries is None or outcome.started is None:
-            return None
-        kind = retries.policy.kind
-        alike = sum(a.error is not None and kind(a.error) == kind(error) for a in outcome.attempt_log or ())
-        wait = retries.next_wait(error, alike + 1, self.began + outcome.started, self.began + finished)
-        self._gate.note_pause()
-        if wait is not None and deadline is not None and finished + wait >= outcome.submitted + deadline:
-            return None  # it could not end in time
-        return wait
 
     def _is_due(self, outcome: Outcome) -> None:
         del self._later[outcome.task_id]
@@ -361,8 +351,8 @@ class Dispatcher:
             self._succeeded += 1
         else:
             self._failed += 1
-            if self._cut_off is None:
-                self._consider(outcome)
+            if self._cut_off is None and (end := self._settings.ends_run(outcome, self._failed)) is not None:
+                self.stop("cancelled", *end)
         if self._bar is not None:
             self._bar.update()
         if self._kept is None:
@@ -386,24 +376,13 @@ class Dispatcher:
                 return
         self.stop("cancelled", f"{type(error).__name__} was raised", error)
 
-    def _consider(self, outcome: Outcome) -> None:
-        """See whether this failure ends the run."""
-        on_error, most = self._settings.on_error, self._settings.max_failures
-        if on_error != "collect":
-            error = outcome.error if on_error == "raise" else None
-            if isinstance(error, asyncio.CancelledError):  # as it is, it would look as if the caller were cancelled
-                error = RuntimeError(f"the agent of task {outcome.task_id} was cancelled from inside")
-                error.__cause__ = outcome.error
-            self.stop("cancelled", f"on_error={on_error!r} after task {outcome.task_id}: {outcome.reason}", error)
-        elif most is not None and self._failed >= most:
-            self.stop("cancelled", f"max_failures={most} reached with task {outcome.task_id}: {outcome.reason}")
-
     # -- the end of the run ---------------------------------------------------------------------------------------
 
     def _finish(self) -> None:
         """The last attempt has ended: give back what the run acquired, and tell those who wait."""
         self._elapsed = self._now()
-        self._attempts.close()
+        if self._attempts.timer is not None:
+            self._attempts.close()
         self._give_back()
         self._failure = self._failure or self._source.error
         del self._context, self._dispatcher  # which refer to what the run holds
@@ -434,14 +413,44 @@ class Dispatcher:
 
         An attempt that waits for a nested run on its own limiter lends it its slot meanwhile.
         """
-        async with self._nesting.awaited():
-            try:
-                await (waiting or self._over.wait)()
-            except BaseException:
-                self.stop("cancelled", "left before its end")
-                while not self._over.is_set():
-                    try:
-                        await self._over.wait()
-                    except asyncio.CancelledError:
-                        self._attempts.cancel()
-                raise
+        if inside.get() is not None:
+            async with self._nesting.awaited():
+                await self._wait_for(waiting or self._over.wait)
+        else:
+            await self._wait_for(waiting or self._over.wait)
+
+    async def _wait_for(self, waiting: Callable[[], Awaitable[Any]]) -> None:
+        try:
+            await waiting()
+        except BaseException:
+            self.stop("cancelled", "left before its end")
+            while not self._over.is_set():
+                try:
+                    await self._over.wait()
+                except asyncio.CancelledError:
+                    self._attempts.cancel()
+            raise
+
+
+def _begun(
+    loop: asyncio.AbstractEventLoop | None, work: Coroutine[Any, Any, None], context: Context | None
+) -> asyncio.Task[None]:
+    """Make a task of a coroutine that begins with `await _turn()` inside a `try`, and begin it.
+
+    So a cancellation before its first turn does not pass it by. An eager task factory has begun it already.
+    """
+    assert loop is not None
+    try:
+        task = loop.create_task(work, context=context)
+    except BaseException:
+        work.close()
+        raise
+    if not work.cr_suspended:  # type: ignore[attr-defined]  # coroutines have it, the abstract class does not
+        work.send(None)
+    return task
+
+
+@types.coroutine
+def _turn() -> Generator[None, None, None]:
+    """Give the loop one turn; a coroutine that awaits this can be begun by hand."""
+    yield

@@ -8,6 +8,7 @@ Guarantee: a `Settings` object is valid; a bad value is refused with the paramet
 from __future__ import annotations
 
 import sys
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from math import inf
@@ -24,7 +25,7 @@ from agentkit.retry.failures import is_overload
 from agentkit.retry.policy import Retries
 from agentkit.semaphore import CapacityLimiter
 
-__all__ = ["Plan", "RunStatistics", "Settings"]
+__all__ = ["Plan", "RunStatistics", "Settings", "open_bar"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +58,6 @@ class Settings:
         if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
             raise ValueError(f"max_failures must be a whole number, 1 or more, got {most!r}; use None for no bound")
 
-    @property
-    def timed(self) -> bool:
-        """Whether there is a limit on a task's time."""
-        return self.timeout is not None or self.deadline is not None
-
     def seconds_left(self, waited: float) -> float:
         """Seconds an attempt may take that starts so long after its task was submitted."""
         if self.deadline is None:
@@ -73,6 +69,18 @@ class Settings:
         if self.deadline is not None and (self.timeout is None or self.deadline - waited < self.timeout):
             return f"deadline={self.deadline:g} s from submission"
         return f"timeout={self.timeout:g} s"
+
+    def ends_run(self, outcome: Outcome, failed: int) -> tuple[str, BaseException | None] | None:
+        """Why this failure, one of `failed`, ends the run, and what the run then raises; None if it does not end it."""
+        if self.on_error != "collect":
+            error = outcome.error if self.on_error == "raise" else None
+            if isinstance(error, CancelledError):  # as it is, it would look as if the caller were cancelled
+                error = RuntimeError(f"the agent of task {outcome.task_id} was cancelled from inside")
+                error.__cause__ = outcome.error
+            return f"on_error={self.on_error!r} after task {outcome.task_id}: {outcome.reason}", error
+        if self.max_failures is not None and failed >= self.max_failures:
+            return f"max_failures={self.max_failures} reached with task {outcome.task_id}: {outcome.reason}", None
+        return None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -96,16 +104,6 @@ class Plan:
     """What to call when the run is over: its threads go."""
     serial: bool
     progress: bool
-
-    def open_bar(self, total: int | None) -> Any:
-        """A progress bar, where there is a terminal or a notebook to show it, and tqdm; else None."""
-        if not self.progress or not (sys.stderr.isatty() or "ipykernel" in sys.modules):
-            return None
-        try:
-            from tqdm.auto import tqdm
-        except ImportError:
-            return None
-        return tqdm(total=total, unit="task")
 
     def settle(
         self,
@@ -134,6 +132,17 @@ class Plan:
         elif is_overload(error) and (self.retries is None or retry_after(error) is None):
             self.observe(started, finished, refused=True)  # with a hint it is about the rate, which the pause meets
 
+    def next_try(self, outcome: Outcome, error: BaseException, began: float, finished: float) -> float | None:
+        """Return the seconds until the next attempt; None if this was the last one."""
+        if self.retries is None or outcome.started is None:
+            return None
+        kind, deadline = self.retries.policy.kind, self.settings.deadline
+        alike = sum(a.error is not None and kind(a.error) == kind(error) for a in outcome.attempt_log or ())
+        wait = self.retries.next_wait(error, alike + 1, began + outcome.started, began + finished)
+        if wait is not None and deadline is not None and finished + wait >= outcome.submitted + deadline:
+            return None  # it could not end in time
+        return wait
+
 
 @dataclass(frozen=True, slots=True)
 class RunStatistics:
@@ -161,3 +170,14 @@ def _check_seconds(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a number of seconds, got {value!r}; {remedy}")
     if value is not None and not value > 0:
         raise ValueError(f"{name} must be more than 0 seconds, got {value:g}; {remedy}")
+
+
+def open_bar(total: int | None) -> Any:
+    """A progress bar, where there is a terminal or a notebook to show it, and tqdm; else None."""
+    if not (sys.stderr.isatty() or "ipykernel" in sys.modules):
+        return None
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        return None
+    return tqdm(total=total, unit="task")

@@ -64,9 +64,9 @@ class CapacityLimiter:
         "_max_queue",
         "_peak_in_flight",
         "_peak_queue",
-        "_runs",
         "_waiters",
         "contended",
+        "runs",
     )  # fmt: skip
 
     def __init__(self, limit: int | None, *, max_queue: int | None = None) -> None:
@@ -78,7 +78,8 @@ class CapacityLimiter:
         self._peak_in_flight = self._peak_queue = 0
         self.contended = False
         """Whether a holder should release its slot between two pieces of work: others wait, or `limit` was lowered."""
-        self._runs = 0  # runs in progress that take their slots from it
+        self.runs = 0
+        """Runs of executors in progress that take their slots from here."""
         self._listeners: list[Callable[[], None]] = []
 
     @property
@@ -165,19 +166,14 @@ class CapacityLimiter:
 
     def join(self, listener: Callable[[], None]) -> Callable[[], None]:
         """`subscribe` for a run that takes slots from here; returns a function that ends both."""
-        self._runs += 1
+        self.runs += 1
         end = self.subscribe(listener)
 
         def leave() -> None:
-            self._runs -= 1
+            self.runs -= 1
             end()
 
         return leave
-
-    @property
-    def shared(self) -> bool:
-        """Whether several runs take their slots from here now."""
-        return self._runs > 1
 
     def _take(self) -> None:
         self._in_flight += 1

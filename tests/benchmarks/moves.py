@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -43,7 +44,7 @@ def trace() -> list[tuple[str, str]]:
 
 def moves(calls: list[tuple[str, str]]) -> int:
     """How often the next call is in another file."""
-    return sum(one[0] != other[0] for one, other in zip(calls, calls[1:], strict=False))
+    return sum(one[0] != other[0] for one, other in pairwise(calls))
 
 
 if __name__ == "__main__":
