@@ -49,7 +49,6 @@ class Dispatcher:
         self._plan, self._source, self._settings, self._writer = plan, plan.source, plan.settings, plan.writer
         self._call, self._retries = plan.call, plan.retries
         self._timed = plan.settings.timeout is not None or plan.settings.deadline is not None
-        self._gate = Gate(plan.agent, plan.rate_limiter, plan.budget, plan.retries)
         self._loop: asyncio.AbstractEventLoop | None = None  # None until the run begins
         self._attempts = Attempts(in_order=plan.settings.deadline is None)
         self._live = self._attempts.live
@@ -104,10 +103,11 @@ class Dispatcher:
             if plan.progress and (bar := open_bar(self._source.total)) is not None:
                 self._bar = bar
                 ending.append(bar.close)
-            self._gate.begin(loop.time, self.began)
+            now = loop.time, self.began
+            self._gate = Gate(plan.agent, plan.rate_limiter, plan.budget, plan.retries, now)
             self._nesting = Nesting(self.limiter, self._live)
             self._context = copy_context()
-            self._context.run(clock.set, (loop.time, self.began))
+            self._context.run(clock.set, now)
             self._context.run(inside.set, self._nesting)
             self._loop = loop
             self._dispatcher = _begun(loop, self._dispatch(), self._context)
@@ -115,7 +115,8 @@ class Dispatcher:
             self._loop = None
             self._give_back()
             raise
-        self._context.run(self._source.start, self._now, self._wake)
+        if self._source.is_async:
+            self._context.run(self._source.start, self._now, self._wake)
         if (within := self._settings.within) is not None:
             ending.append(loop.call_later(within, self.stop, "timeout", f"within={within:g} s is over").cancel)
         if not plan.serial and is_real(loop):
@@ -146,7 +147,7 @@ class Dispatcher:
             while self._cut_off is None:
                 outcome = self._take()
                 if outcome is None:
-                    if not (self._live or self._due or self._later) and source.at_end:
+                    if not (self._live or self._due or self._later) and source.exhausted:
                         break
                     await self._hear()
                     continue
@@ -181,7 +182,7 @@ class Dispatcher:
         if self._due:
             return self._due.popleft()
         source = self._source
-        if source.taken - self._handed_over >= self._window or (outcome := source.take()) is None:
+        if source.exhausted or source.taken - self._handed_over >= self._window or (outcome := source.take()) is None:
             return None
         if self._writer is not None:
             try:

@@ -166,7 +166,7 @@ class ParallelAgentExecutor:
     ) -> Run:
         """Begin at once and return the live `Run`; await it for the `Report`."""
         asyncio.get_running_loop()  # a clear RuntimeError outside a coroutine
-        run = Run(self._plan(tasks, agent_fn, self._settings(within), cost))
+        run = Run(self._plan(tasks, agent_fn, within, cost=cost))
         run.begin()
         return run
 
@@ -182,7 +182,7 @@ class ParallelAgentExecutor:
 
         It begins with the iteration. Nothing is kept, the input may be endless, and a slow reader slows the run.
         """
-        return Stream(self._plan(tasks, agent_fn, self._settings(within)), ordered=ordered)
+        return Stream(self._plan(tasks, agent_fn, within), ordered=ordered)
 
     async def map(
         self,
@@ -201,7 +201,7 @@ class ParallelAgentExecutor:
         nothing new starts, what is in flight is cancelled, and the error is raised, with the report of what was done
         as its `.report`. After `within` seconds it is a `TimeoutError`.
         """
-        return await self._results(self._plan(tasks, agent_fn, self._settings(within, on_error="raise"), cost))
+        return await self._results(self._plan(tasks, agent_fn, within, cost=cost, on_error="raise"))
 
     async def call(self, task: Any, agent_fn: Callable[[Any], Any]) -> Any:
         """Return what `agent_fn` returned for one task, under the same limits, retries and budget as a run.
@@ -213,7 +213,7 @@ class ParallelAgentExecutor:
         """
         if self.pool is None and self._threads is None and not self.serial and not is_async(agent_fn):
             self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="agentkit")
-        plan = self._plan([task], agent_fn, self._settings(on_error="raise"), pool=self.pool or self._threads)
+        plan = self._plan([task], agent_fn, on_error="raise", pool=self.pool or self._threads)
         return (await self._results(plan))[0]
 
     async def _results(self, plan: Plan) -> list[Any]:
@@ -226,16 +226,19 @@ class ParallelAgentExecutor:
         raise error
 
     def _settings(self, within: float | None = None, on_error: str | None = None) -> Settings:
-        return Settings(
-            timeout=self.timeout,
-            deadline=self.deadline,
-            within=within,
-            on_error=on_error or self.on_error,
-            max_failures=self.max_failures,
-        )
+        on_error = on_error or self.on_error
+        times = {"timeout": self.timeout, "deadline": self.deadline, "within": within}
+        return Settings(on_error=on_error, max_failures=self.max_failures, **times)
 
     def _plan(
-        self, tasks: Any, agent_fn: Any, settings: Settings, cost: Any = None, pool: Executor | None = None
+        self,
+        tasks: Any,
+        agent_fn: Any,
+        within: float | None = None,
+        *,
+        cost: Callable[[Any], float] | None = None,
+        on_error: str | None = None,
+        pool: Executor | None = None,
     ) -> Plan:
         source, pool = Source(tasks, cost), self.pool if pool is None or is_async(agent_fn) else pool
         call, close = as_coroutine_function(agent_fn, self.limiter, pool=pool, serial=self.serial)
@@ -244,7 +247,7 @@ class ParallelAgentExecutor:
             call=call,
             agent=agent_fn,
             limiter=self.limiter,
-            settings=settings,
+            settings=self._settings(within, on_error),
             rate_limiter=self.rate_limiter,
             budget=self.budget,
             retries=None if self.retry is None else self.retry.begin(),

@@ -56,8 +56,16 @@ class Grant:
 class Gate:
     """Where the attempts of one run wait for the provider's pause, the budget and the rate."""
 
-    def __init__(self, agent: Any, rate: RateLimiter | None, budget: Budget | None, retries: Retries | None) -> None:
+    def __init__(
+        self,
+        agent: Any,
+        rate: RateLimiter | None,
+        budget: Budget | None,
+        retries: Retries | None,
+        clock: tuple[Callable[[], float], float],
+    ) -> None:
         self._agent, self._rate, self._budget, self._retries = agent, rate, budget, retries
+        self._time, self._began = clock
         self.is_open = rate is None and budget is None
         """Whether an attempt may start without asking."""
         self.closed: tuple[str, Exception] | None = None
@@ -71,10 +79,6 @@ class Gate:
         """A failure may have begun a pause, for which attempts have to wait from now on."""
         if self._retries is not None and self._retries.pause.due() > -inf:
             self.is_open = False
-
-    def begin(self, time: Callable[[], float], began: float) -> None:
-        """Set the clock of the run."""
-        self._time, self._began = time, began
 
     async def ask(self, outcome: Outcome) -> Grant:
         """Wait until an attempt may start; raises what a limit refuses it with, or a function of the user's raises."""

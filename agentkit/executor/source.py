@@ -30,8 +30,9 @@ class Source:
     def __init__(self, tasks: Any, cost: Callable[[Any], float] | None = None) -> None:
         if isinstance(tasks, str | bytes):
             raise TypeError(f"tasks must be an iterable of tasks, got the single text {tasks!r:.40}; put it in a list")
-        is_async = isinstance(tasks, AsyncIterable)
-        if not is_async and not isinstance(tasks, Iterable):
+        self.is_async = isinstance(tasks, AsyncIterable)
+        """Whether its tasks have to be waited for."""
+        if not self.is_async and not isinstance(tasks, Iterable):
             remedy = "tasks come first, then the agent" if callable(tasks) else "put a single task in a list"
             raise TypeError(f"tasks must be an iterable or async iterable, got {tasks!r:.60}; {remedy}")
         self.order: list[int] | None = None
@@ -42,18 +43,13 @@ class Source:
         """How many tasks there are; None where that cannot be known."""
         self.taken = 0
         """Tasks taken so far."""
-        self.exhausted = False
+        self.exhausted = self.total == 0
         """Whether there are no more."""
         self.error: BaseException | None = None
         """What the source raised, if that is why there are no more."""
-        self._tasks: Any = aiter(tasks) if is_async else iter(tasks)
+        self._tasks: Any = aiter(tasks) if self.is_async else iter(tasks)
         self._feeder: asyncio.Task[None] | None = None
-        self._is_async, self._wanted, self._arrived = is_async, asyncio.Event(), list[Outcome]()
-
-    @property
-    def at_end(self) -> bool:
-        """Whether every task is known to have been taken."""
-        return (self.exhausted or self.taken == self.total) and not self._arrived
+        self._wanted, self._arrived = asyncio.Event(), list[Outcome]()
 
     @property
     def feeder(self) -> asyncio.Task[None] | None:
@@ -62,13 +58,12 @@ class Source:
 
     def start(self, now: Callable[[], float], wake: Callable[[], None]) -> None:
         """Begin with an async source: `now()` says when a task arrived, `wake()` is called when one did."""
-        if self._is_async:
-            self._feeder = asyncio.get_running_loop().create_task(self._feed(now, wake))
-            self._feeder.add_done_callback(lambda _: wake())
+        self._feeder = asyncio.get_running_loop().create_task(self._feed(now, wake))
+        self._feeder.add_done_callback(lambda _: wake())
 
     def take(self) -> Outcome | None:
         """Return a new outcome for the next task; None if there is none, or none yet."""
-        if self._is_async:
+        if self.is_async:
             if self._arrived:
                 return self._arrived.pop()
             self._wanted.set()
@@ -85,6 +80,7 @@ class Source:
             return None
         number = self.taken
         self.taken = number + 1
+        self.exhausted = self.taken == self.total
         return Outcome(number if self.order is None else self.order[number], task)
 
     def fail(self, error: BaseException) -> None:
