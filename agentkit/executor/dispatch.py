@@ -21,13 +21,12 @@ from typing import Any
 
 from agentkit.executor.attempts import Attempts
 from agentkit.executor.call import UNFINISHED, forgotten_await
-from agentkit.executor.grants import Gate, Grant
+from agentkit.executor.grants import Gate, Grant, refusal
 from agentkit.executor.nesting import Nesting, NeverStarts, inside
 from agentkit.executor.settings import Plan, open_bar
-from agentkit.limits import BudgetExceeded, NeverFits
+from agentkit.limits import BudgetExceeded
 from agentkit.report.outcome import Attempt, Outcome, clock, current
 from agentkit.report.stalls import LoopMonitor, Stall, is_real
-from agentkit.semaphore import QueueFull
 
 __all__ = ["Dispatcher"]
 
@@ -73,12 +72,13 @@ class Dispatcher:
         if self._cut_off or self._elapsed is not None or self._loop is None:
             return
         self._cut_off, self._failure = (status, reason), self._failure or failure
-        waiting = [*self._due, *(outcome for outcome, _ in self._later.values())]
-        for _, timer in self._later.values():
-            timer.cancel()
-        self._later.clear()
+        due, later = [*self._due], [*self._later.values()]
         self._due.clear()
-        for outcome in waiting:
+        self._later.clear()
+        for outcome, timer in later:
+            timer.cancel()
+            due.append(outcome)
+        for outcome in due:
             self._end_cut_off(outcome)
         self._source.close()
         me = asyncio.current_task(self._loop)
@@ -103,28 +103,28 @@ class Dispatcher:
             if plan.progress and (bar := open_bar(self._source.total)) is not None:
                 self._bar = bar
                 ending.append(bar.close)
+            if not plan.serial and is_real(loop):
+                self._monitor = LoopMonitor(loop, self._attempts.task_id_of)
+                self.stalls = self._monitor.detector.stalls
+                ending.append(self._monitor.stop)
+            if (within := self._settings.within) is not None:
+                ending.append(loop.call_later(within, self.stop, "timeout", f"within={within:g} s is over").cancel)
             now = loop.time, self.began
             self._gate = Gate(plan.agent, plan.rate_limiter, plan.budget, plan.retries, now)
             self._nesting = Nesting(self.limiter, self._live)
             self._context = copy_context()
             self._context.run(clock.set, now)
             self._context.run(inside.set, self._nesting)
-            self._loop = loop
+            ending.append(self.limiter.join(self._limit_changed))
+            self._limit_changed()
+            if self._source.is_async:
+                self._context.run(self._source.start, self._now, self._wake)
             self._dispatcher = _begun(loop, self._dispatch(), self._context)
+            self._loop = loop
         except BaseException:
-            self._loop = None
+            self._source.close()
             self._give_back()
             raise
-        if self._source.is_async:
-            self._context.run(self._source.start, self._now, self._wake)
-        if (within := self._settings.within) is not None:
-            ending.append(loop.call_later(within, self.stop, "timeout", f"within={within:g} s is over").cancel)
-        if not plan.serial and is_real(loop):
-            self._monitor = LoopMonitor(loop, self._attempts.task_id_of)
-            self.stalls = self._monitor.detector.stalls
-            ending.append(self._monitor.stop)
-        ending.append(self.limiter.join(self._limit_changed))
-        self._limit_changed()
 
     def _now(self) -> float:
         """Seconds since the run began; fixed once it has ended."""
@@ -133,9 +133,8 @@ class Dispatcher:
         return 0.0 if self._loop is None else self._time() - self.began
 
     def _limit_changed(self) -> None:
-        limit = self.limiter.limit
-        self.limits.append((self._now(), limit))
-        self._width = max(1, limit)
+        self.limits.append((self._now(), self.limiter.limit))
+        self._width = max(1, self.limits[-1][1])
         self._wake()
 
     # -- the dispatcher -------------------------------------------------------------------------------------------
@@ -165,7 +164,7 @@ class Dispatcher:
             self.stop("cancelled", "the task that runs it was cancelled")
         except BaseException as error:
             self.stop("cancelled", f"it failed: {type(error).__name__}", error)
-        if outcome is not None and outcome.started is None and outcome.finished is None:
+        if outcome is not None and outcome.finished is None and outcome.task_id not in self._live:
             self._end_cut_off(outcome)
         outcome = None
         while self._live or source.feeder is not None:
@@ -214,17 +213,12 @@ class Dispatcher:
             if gate.closed is None:
                 return grant
             status, error = gate.closed
-        except (QueueFull, NeverFits, BudgetExceeded) as refused:
-            status, error = "rejected", refused
-            if isinstance(refused, BudgetExceeded):
-                self._close(refused)
         except NeverStarts:
             raise
         except Exception as raised:
-            status, error = "failed", raised
-            if limit.expired():
-                said = f"not started: deadline={deadline:g} s from submission had passed"
-                status, error = "timeout", TimeoutError(said)
+            status, error = refusal(raised, deadline if limit.expired() else None)
+            if isinstance(raised, BudgetExceeded):
+                self._close(raised)
         except BaseException:
             self._release(holding, grant)
             raise
@@ -403,7 +397,7 @@ class Dispatcher:
 
     async def _hear(self) -> None:
         """Wait, as the dispatcher, until something has changed."""
-        self._news = self._loop.create_future()  # type: ignore[union-attr]
+        self._news = asyncio.get_running_loop().create_future()
         try:
             await self._news
         finally:

@@ -1,6 +1,6 @@
 """What an attempt must be granted before it starts: the end of a provider's pause, the budget, the rate.
 
-What it holds: `Gate`, which waits for them on behalf of one run, and `Grant`, what one attempt got.
+What it holds: `Gate`, which waits for them on behalf of one run, `Grant`, what one attempt got, and `refusal`.
 Guarantees: whatever was granted is corrected when the call has ended, or given back if none was made, also where a
 function of the user's (an `estimate`, a price list) raises in between.
 """
@@ -13,14 +13,16 @@ from contextlib import contextmanager
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from agentkit.limits import BudgetExceeded, NeverFits
 from agentkit.report.outcome import Outcome, Span
+from agentkit.semaphore import QueueFull
 
 if TYPE_CHECKING:
     from agentkit.limits import Budget, Claim, RateLimiter, Reservation
     from agentkit.report.usage import Usage
     from agentkit.retry.policy import Retries
 
-__all__ = ["Gate", "Grant"]
+__all__ = ["Gate", "Grant", "refusal"]
 
 NOTED = 0.001  # seconds; a shorter wait is not noted
 
@@ -112,3 +114,10 @@ class Gate:
         finally:
             if (now := self._time()) > since + NOTED:
                 outcome.spans += (Span(f"waiting for {what}", since - self._began, now - self._began),)
+
+
+def refusal(error: Exception, deadline: float | None) -> tuple[str, Exception]:
+    """Status and error of a task that `error` kept from starting; `deadline` is the one that passed meanwhile, if any."""
+    if deadline is not None:
+        return "timeout", TimeoutError(f"not started: deadline={deadline:g} s from submission had passed")
+    return "rejected" if isinstance(error, QueueFull | NeverFits | BudgetExceeded) else "failed", error
