@@ -284,7 +284,7 @@ class Dispatcher:
             error = raised.with_traceback(raised.__traceback__ and raised.__traceback__.tb_next)
         try:
             self._settle(outcome, result, error, grant, started)
-        except BaseException as raised:  # a function of the user's that is called after the agent
+        except BaseException as raised:  # a hook
             self._fail(outcome, raised)
         finally:
             del self._live[outcome.task_id]

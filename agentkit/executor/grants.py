@@ -117,7 +117,7 @@ class Gate:
 
 
 def refusal(error: Exception, deadline: float | None) -> tuple[str, Exception]:
-    """Status and error of a task that `error` kept from starting; `deadline` is the one that passed meanwhile, if any."""
+    """Status and error of a task that `error` kept from starting; `deadline` is the one that passed, if one did."""
     if deadline is not None:
         return "timeout", TimeoutError(f"not started: deadline={deadline:g} s from submission had passed")
     return "rejected" if isinstance(error, QueueFull | NeverFits | BudgetExceeded) else "failed", error

@@ -7,11 +7,13 @@ Guarantee: a `Settings` object is valid; a bad value is refused with the paramet
 
 from __future__ import annotations
 
+import logging
 import sys
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from math import inf
+from types import SimpleNamespace
 from typing import Any
 
 from agentkit.base.hooks import called
@@ -172,7 +174,29 @@ def _check_seconds(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be more than 0 seconds, got {value:g}; {remedy}")
 
 
-def open_bar(total: int | None) -> Any:
+class _Bar:
+    """A tqdm bar that costs nothing but itself when it fails, as it does where its stream is closed."""
+
+    def __init__(self, bar: Any) -> None:
+        self._bar = bar
+
+    def update(self) -> None:
+        """One task more."""
+        self._do("update")
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self._do("close")
+
+    def _do(self, what: str) -> None:
+        try:
+            getattr(self._bar, what)()
+        except Exception as error:
+            logging.getLogger("agentkit").warning("the progress bar failed: %r", error)
+            self._bar = SimpleNamespace(update=int, close=int)
+
+
+def open_bar(total: int | None) -> _Bar | None:
     """A progress bar, where there is a terminal or a notebook to show it, and tqdm; else None."""
     if not (sys.stderr.isatty() or "ipykernel" in sys.modules):
         return None
@@ -180,4 +204,4 @@ def open_bar(total: int | None) -> Any:
         from tqdm.auto import tqdm
     except ImportError:
         return None
-    return tqdm(total=total, unit="task")
+    return _Bar(tqdm(total=total, unit="task"))
