@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -50,39 +51,33 @@ class Row:
     """The way of agentkit that is measured."""
     others: tuple[str, ...] = COLUMNS
     """The ways of the others, by column; those that cannot do it are left out."""
+    fastest: float = inf
+    """How many times the figure of the fastest other library agentkit may reach, measured in the same run."""
     needs: str = ""
     """A module without which there is nothing to measure."""
 
 
 SAME = ("gather", "streamable", "aiometer", "anyio", "tqdm")
 COMPLETED = ("gather", "streamable, as completed", "aiometer", "anyio", "tqdm")
+ISOLATED = "agentkit: timeout, retries, isolated"
 OVERHEAD, REJECTS = "{ratio:.2f}", "{ratio:.2f}; {refused:.0f}"
 ROWS: dict[str, Row] = {
     "overhead": Row(
-        "cost of a call, all features on, 20,000 tasks (x bare)",
-        ("overhead", "{}", "20000"), OVERHEAD, "<= 0.30", most={"ratio": 0.30}, ours="agentkit, all features",
-        others=SAME,
+        "cost of a call: timeout, retries, isolated; 20,000 tasks (x bare)",
+        ("overhead", "{}", "20000"), OVERHEAD, "<= 0.60", most={"ratio": 0.60}, ours=ISOLATED, others=SAME,
+        fastest=1.3,
     ),
     "overhead2k": Row(
         "the same, 2,000 tasks",
-        ("overhead", "{}", "2000"), OVERHEAD, "<= 0.40", most={"ratio": 0.40}, ours="agentkit, all features",
-        others=SAME,
+        ("overhead", "{}", "2000"), OVERHEAD, "<= 0.75", most={"ratio": 0.75}, ours=ISOLATED, others=SAME,
     ),
-    "plain": Row(
-        "plain map, results and nothing else, 20,000 tasks",
-        ("overhead", "{}", "20000"), OVERHEAD, "<= 0.20", most={"ratio": 0.20}, ours="agentkit, map", others=SAME,
+    "call": Row(
+        "`call` with timeout, deadline, retry, rate limit and budget (x bare)",
+        ("call",), OVERHEAD, "<= 6", most={"ratio": 6}, others=(),
     ),
-    "plain2k": Row(
-        "the same, 2,000 tasks",
-        ("overhead", "{}", "2000"), OVERHEAD, "<= 0.25", most={"ratio": 0.25}, ours="agentkit, map", others=SAME,
-    ),
-    "record": Row(
-        "plain `execute`, a record of every task, 20,000 tasks",
-        ("overhead", "{}", "20000"), OVERHEAD, "<= 0.22", most={"ratio": 0.22}, others=(),
-    ),
-    "record2k": Row(
-        "the same, 2,000 tasks",
-        ("overhead", "{}", "2000"), OVERHEAD, "<= 0.34", most={"ratio": 0.34}, others=(),
+    "fair": Row(
+        "three runs on one limiter: most tasks done / fewest",
+        ("fair",), "{ratio:.3f}", "<= 1.05", most={"ratio": 1.05}, others=(),
     ),
     "nested": Row(
         "slowdown under nest_asyncio",
@@ -209,6 +204,9 @@ def missed(row: Row, attempt: int = 0) -> list[str]:
     figures = probe(row, row.ours, attempt)
     if figures is None:
         return ["it could not be measured"]
+    rivals = [f["ratio"] for name, f in found(row, attempt).items() if name != "gather"] if row.fastest < inf else []
+    if rivals and figures["ratio"] > row.fastest * min(rivals):
+        return [f"ratio {figures['ratio']:.4g} > {row.fastest:g} x {min(rivals):.4g}, the fastest other library"]
     above = [f"{name} {figures[name]:.4g} > {bound}" for name, bound in row.most.items() if figures[name] > bound]
     return above + [
         f"{name} {figures[name]:.4g} < {bound}" for name, bound in row.least.items() if figures[name] < bound
@@ -265,7 +263,7 @@ def panels() -> list[Panel]:
             "overhead",
             "cost of a call, 20,000 tasks, as a multiple of gather + semaphore",
             "ratio",
-            ours="agentkit, all features",
+            ours=ISOLATED,
         ),
         panel("rate", "most starts in any one second, 200 per second asked for", "most", 0),
         panel("ordered", "results in input order: time over its lower bound", "ratio"),
@@ -319,7 +317,10 @@ def test_table() -> None:
     print(f"\n{table(lines)}\n\n{markdown(lines)}\n")
     own = probe(ROWS["overhead"], ROWS["overhead"].ours, settled("overhead"))
     assert own is not None
-    chart = picture(f"All features on, a call costs {own['ratio']:.2f} of what gather and a semaphore cost", panels())
+    chart = picture(
+        f"With timeout, retries and isolation, a call costs {own['ratio']:.2f} of what gather and a semaphore cost",
+        panels(),
+    )
     print(chart.alt)
     PICTURE.parent.mkdir(exist_ok=True)
     assert chart.save(PICTURE).stat().st_size > 10_000

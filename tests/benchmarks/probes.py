@@ -1,6 +1,6 @@
 """One measurement of one system, in a process of its own; `bench_executor.py` starts it and reads what it prints.
 
-By hand: `python tests/benchmarks/probes.py overhead "agentkit, all features" 20000`, which prints the figures as JSON.
+By hand: `python tests/benchmarks/probes.py overhead "agentkit, streamed" 20000`, which prints the figures as JSON.
 Where both sides of a ratio compute and never wait, processor time is counted, so that other work on the machine does
 not decide; where time passes waiting, it is the clock's.
 """
@@ -18,7 +18,7 @@ import statistics
 import sys
 import time
 import tracemalloc
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,59 @@ def overhead(system: str, tasks: int, at_once: int = 100) -> Figures:
         if not warm_up:
             ratios.append(seconds[-1] / unit)
     return {"ratio": statistics.median(ratios), "us": statistics.median(seconds[1:]) / tasks * 1e6}
+
+
+def call(calls: int = 2000) -> Figures:
+    """Cost of one call after another, every limit on, as a multiple of a semaphore and a timeout around the agent."""
+    from agentkit import Budget, ParallelAgentExecutor, RateLimiter, RetryPolicy
+
+    async def with_all() -> None:
+        rate, budget = RateLimiter(1e9, burst=1_000_000), Budget(calls=10**9)
+        executor = ParallelAgentExecutor(
+            100, timeout=30, deadline=60, retry=RetryPolicy(), rate_limiter=rate, budget=budget
+        )
+        for task in range(calls):
+            await executor.call(task, trivial)
+
+    async def by_hand() -> None:
+        semaphore = asyncio.Semaphore(100)
+        for task in range(calls):
+            async with semaphore, asyncio.timeout(30):
+                await trivial(task)
+
+    def seconds(work: Callable[[], Coroutine[Any, Any, None]]) -> float:
+        began = time.process_time()
+        asyncio.run(work())
+        return time.process_time() - began
+
+    pairs = [(seconds(by_hand), seconds(with_all)) for _ in range(7)]
+    return {"ratio": statistics.median(own / unit for unit, own in pairs[1:]), "us": pairs[-1][1] / calls * 1e6}
+
+
+def fair(limit: int = 10, seconds: float = 5.0) -> Figures:
+    """Three endless streams on one limiter, for some virtual seconds: the most tasks one has done, over the fewest."""
+    from itertools import count
+
+    from agentkit import CapacityLimiter, ParallelAgentExecutor
+    from agentkit.lab import simulate
+
+    async def main() -> list[int]:
+        limiter, done = CapacityLimiter(limit), [0, 0, 0]
+
+        async def run(number: int) -> None:
+            async with ParallelAgentExecutor(limiter).stream(count(), lambda _: asyncio.sleep(0.01)) as stream:
+                async for _ in stream:
+                    done[number] += 1
+
+        runs = [asyncio.create_task(run(number)) for number in range(3)]
+        await asyncio.sleep(seconds)
+        for task in runs:
+            task.cancel()
+        await asyncio.wait(runs)
+        return done
+
+    done = simulate(main)
+    return {"ratio": max(done) / max(1, min(done)), "fewest": min(done)}
 
 
 def nested(system: str, tasks: int = 5000) -> Figures:
@@ -432,7 +485,7 @@ def known_rate() -> Figures:
 PROBES: dict[str, Callable[..., Figures]] = {
     probe.__name__: probe
     for probe in (
-        overhead, nested, memory, kept, million, rate, makespan, failure, cancel, stall, blocking, adaptive,
+        overhead, call, fair, nested, memory, kept, million, rate, makespan, failure, cancel, stall, blocking, adaptive,
         known_rate, journal,
     )
 }  # fmt: skip

@@ -39,8 +39,8 @@ async def agentkit_map(agent: Agent, tasks: Iterable[Any], at_once: int) -> Any:
     return await ParallelAgentExecutor(at_once).map(tasks, agent)
 
 
-async def agentkit_all(agent: Agent, tasks: Iterable[Any], at_once: int) -> Any:
-    """With a timeout per attempt, a retry policy with its budget, and the live statistics read."""
+async def agentkit_isolated(agent: Agent, tasks: Iterable[Any], at_once: int) -> Any:
+    """A timeout per attempt, a retry policy with its budget, an asyncio task and a context for each attempt."""
     from agentkit import ParallelAgentExecutor, RetryPolicy
 
     executor = ParallelAgentExecutor(at_once, timeout=30, retry=RetryPolicy(), on_error="raise")
@@ -50,7 +50,7 @@ async def agentkit_all(agent: Agent, tasks: Iterable[Any], at_once: int) -> Any:
 
 
 async def agentkit_stream(agent: Agent, tasks: Iterable[Any], at_once: int) -> None:
-    """Outcomes as they finish, dropped; all features on."""
+    """Outcomes as they finish, dropped; with timeout and retries."""
     from agentkit import ParallelAgentExecutor, RetryPolicy
 
     async for _ in ParallelAgentExecutor(at_once, timeout=30, retry=RetryPolicy()).stream(tasks, agent):
@@ -126,7 +126,7 @@ async def tqdm(agent: Agent, tasks: Iterable[Any], at_once: int) -> list[Any]:
 WAYS: dict[str, Way] = {
     "agentkit": agentkit,
     "agentkit, map": agentkit_map,
-    "agentkit, all features": agentkit_all,
+    "agentkit: timeout, retries, isolated": agentkit_isolated,
     "agentkit, streamed": agentkit_stream,
     "agentkit, ordered": agentkit_ordered,
     "agentkit, longest first": agentkit_longest_first,
