@@ -27,7 +27,10 @@ class ResearchAgent(Agent):
         await asyncio.sleep(self.delay)
         if self.broken:
             raise RuntimeError("model unavailable")
-        return f"{self.name} looked into {prompt!r} knowing {len(context.messages)} messages"
+        known = []
+        for role, content in context.messages:
+            known.append(f"{role}: {content}")
+        return f"{self.name} looked into {prompt!r} knowing {len(known)} messages, first {known[0]!r}"
 
 
 async def main():
@@ -119,8 +122,8 @@ def test_article_orchestration_runs_unchanged():
         "supply: supply looked into 'supply chains' knowi",
         "demand: demand looked into 'demand' knowing 1 me",
         "policy: failed (model unavailable)",
-        "supply looked into 'supply chains' knowing 1 messages",
-        "demand looked into 'demand' knowing 3 messages",
+        "supply looked into 'supply chains' knowing 1 messages, first 'user: Compare the chip makers.'",
+        "demand looked into 'demand' knowing 3 messages, first 'user: Compare the chip makers.'",
     ]
     assert seconds == 3 + 4
 

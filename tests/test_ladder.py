@@ -42,7 +42,12 @@ LADDER: dict[str, set[str]] = {
 }
 CORE = {room for room in LADDER if not room.startswith("lab.")} - {"plots", "cluster"}
 # Packages that a file of the core may import, inside a function or for type checkers only, and in which rooms.
-LAZY = {"openai": {"agent", "retry"}, "pandas": {"report", "journal"}, "tqdm": {"executor"}}
+LAZY = {
+    "openai": {"agent", "retry"},
+    "pandas": {"report", "journal"},
+    "tqdm": {"executor"},
+    "typing_extensions": {"report"},
+}
 # The one import that points up: `report.plot()` draws a chart. It is made when it is called.
 DOOR = ("agentkit.report.report", "agentkit.plots")
 

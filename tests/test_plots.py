@@ -28,15 +28,15 @@ def run_of_fourteen() -> Report:
         slot = free.index(start)
         outcome = Outcome(i, f"question {i}", "success", Reply("yes", Usage(1, 900 + i, 100)), started=start)
         outcome.finished = start + call + own
-        outcome.spans = (Span("calling", start, start + call),)
+        outcome.span_log = [Span("calling", start, start + call)]
         if i == 4:
             again = start + 1.5
             outcome.attempt_log = (Attempt(start, start + 0.5, RuntimeError("429")), Attempt(again, again + call + own))
-            outcome.spans = (Span("calling", start, start + 0.5), Span("calling", again, again + call))
+            outcome.span_log = [Span("calling", start, start + 0.5), Span("calling", again, again + call)]
             outcome.finished = again + call + own
         if i == 9:
             outcome.status, outcome.error, outcome.result = "timeout", TimeoutError("took longer"), None
-            outcome.spans = (Span("calling", start, start + call + own),)
+            outcome.span_log = [Span("calling", start, start + call + own)]
         free[slot] = outcome.finished
         outcomes.append(outcome)
     return Report(outcomes, limits=[(0.0, 4)])
@@ -63,7 +63,7 @@ def delay_one(outcomes: list[Outcome]) -> None:
     """An agent starts half a second later."""
     one = outcomes[7]
     one.started, one.finished = one.started + 0.5, one.finished + 0.5
-    one.spans = tuple(Span(s.name, s.started + 0.5, s.finished + 0.5) for s in one.spans)
+    one.span_log = [Span(s.name, s.started + 0.5, s.finished + 0.5) for s in one.spans]
 
 
 def lengthen_one(outcomes: list[Outcome]) -> None:
@@ -88,7 +88,7 @@ def serve_one_late(outcomes: list[Outcome]) -> None:
 
 def reject_one(outcomes: list[Outcome]) -> None:
     """An agent is turned away."""
-    outcomes[13].status, outcomes[13].started, outcomes[13].spans = "rejected", None, ()
+    outcomes[13].status, outcomes[13].started, outcomes[13].span_log = "rejected", None, []
 
 
 def spend_more(outcomes: list[Outcome]) -> None:
@@ -135,7 +135,7 @@ LOST = [
 def through_a_pipeline(waits: list[tuple[str, float, float]]) -> Report:
     """One item that waited like this in front of the stages."""
     spans = tuple(Span(f"waiting for {stage}", started, finished) for stage, started, finished in waits)
-    return Report([Outcome(0, "item", "success", started=0.0, finished=10.0, spans=spans)])
+    return Report([Outcome(0, "item", "success", started=0.0, finished=10.0, span_log=list(spans))])
 
 
 def logged(*calls: tuple[float, float, int, int]) -> CallLog:
@@ -380,7 +380,7 @@ def test_timeline_sorts_time_into_what_it_was_spent_on() -> None:
         Span("backing off", 4.0, 4.5),
         Span("thinking", 4.5, 5.0),
     )
-    facts = plots.timeline(Report([Outcome(0, "a", "success", started=0.0, finished=6.0, spans=spans)])).facts
+    facts = plots.timeline(Report([Outcome(0, "a", "success", started=0.0, finished=6.0, span_log=list(spans))])).facts
     assert (facts["called"], facts["waited"], facts["backed_off"], facts["own_work"]) == (3.0, 1.0, 0.5, 1.5)
     assert facts["spans"] == {"thinking": 0.5}
 
@@ -393,16 +393,16 @@ def test_timeline_says_what_was_waited_for() -> None:
 
     lock = Span("waiting for the lock", 1.0, 2.0)
     slot = Outcome(0, "a", "success", submitted=0.0, started=1.0, finished=3.0)
-    inside = Outcome(1, "b", "success", started=0.0, finished=3.0, spans=(lock,))
-    before = Outcome(2, "c", "success", submitted=1.0, started=2.0, finished=3.0, spans=(lock,))
+    inside = Outcome(1, "b", "success", started=0.0, finished=3.0, span_log=[lock])
+    before = Outcome(2, "c", "success", submitted=1.0, started=2.0, finished=3.0, span_log=[lock])
     neither = Outcome(3, "d", "success", started=0.0, finished=3.0)
     assert words(slot) == words(slot, neither) == ["waiting for a slot"]
     assert words(inside) == words(before) == words(inside, before) == ["waiting for the lock"]
     assert words(slot, inside) == ["waiting for a slot and for the lock"]
-    assert words(Outcome(4, "e", "success", started=0.0, finished=3.0, spans=(Span("waiting", 1.0, 2.0),))) == [
+    assert words(Outcome(4, "e", "success", started=0.0, finished=3.0, span_log=[Span("waiting", 1.0, 2.0)])) == [
         "waiting"
     ]
-    assert words(slot, inside, replace(inside, spans=(Span("waiting for the rate", 1.0, 2.0),))) == ["waiting"]
+    assert words(slot, inside, replace(inside, span_log=[Span("waiting for the rate", 1.0, 2.0)])) == ["waiting"]
     assert words(neither) == []
 
 
@@ -435,7 +435,7 @@ def test_timeline_counts_spans() -> None:
     made = (Span("calling", 0.0, 4.0), Span("search", 0.0, 1.5), Span("search", 1.5, 4.0), Span("read", 1.0, 1.5))
 
     def chart(*spans: Span) -> plots.Chart:
-        return plots.timeline(Report([Outcome(0, "a", "success", started=0.0, finished=4.0, spans=spans)]))
+        return plots.timeline(Report([Outcome(0, "a", "success", started=0.0, finished=4.0, span_log=list(spans))]))
 
     facts = chart(*made).facts
     assert (facts["spans"], facts["span_counts"]) == ({"read": 0.5, "search": 4.0}, {"read": 1, "search": 2})

@@ -39,7 +39,7 @@ def run_of(agents: int, at_once: int = 8, *, statuses: tuple[str, ...] = ("succe
         elif len(statuses) > 1 and i % 3 == 0:
             outcome.attempt_log = (Attempt(start, start + 0.25, RuntimeError("429")), Attempt(start + 0.75, end, error))
         if spans and status != "rejected":
-            outcome.spans = (Span("calling", start + 0.75, end - 0.125), Span("reading", start, start + 0.125))
+            outcome.span_log = [Span("calling", start + 0.75, end - 0.125), Span("reading", start, start + 0.125)]
         free[slot] = end
         outcomes.append(outcome)
     return Report(outcomes, limits=[(0.0, at_once), (1.5, at_once + 2)])
@@ -62,7 +62,7 @@ def run_with_spans(agents: int, levels: int = 1) -> Report:
                 name = SPANS[(i + part + level) % len(SPANS)]
                 spans.append(Span(name, left + part * width, left + (part + 1) * width))
         spans.append(Span("across", start + 0.45 * long, start + 0.8 * long))
-        outcomes.append(Outcome(i, i, "success", started=start, finished=start + long, spans=tuple(spans)))
+        outcomes.append(Outcome(i, i, "success", started=start, finished=start + long, span_log=spans))
     for one in outcomes[1::3]:
         one.status, one.error = "timeout", TimeoutError("took longer")
     for one in outcomes[2::3]:

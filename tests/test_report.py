@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
+import json
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from openai.types import CompletionUsage
 
-from agentkit.agent import Reply
+from agentkit.agent import ChatAgent, Reply
 from agentkit.executor import ParallelAgentExecutor
+from agentkit.lab import Provider
 from agentkit.lab.loops.virtual import simulate
-from agentkit.report import Report, peak, percentile
-from agentkit.report.outcome import Outcome, span
+from agentkit.report import Report, Stall, attach, peak, percentile
+from agentkit.report.archive import StoredRepr
+from agentkit.report.outcome import Attempt, Outcome, Span, span
 from agentkit.report.usage import Usage
 
 
@@ -53,16 +63,43 @@ def test_Summary_usage_adds_up():
     assert report.summary.usage == Usage(2, 30, 12)
 
 
-def test_Summary_usage_of_foreign_results_does_no_harm():
-    """Agents that return the openai client's own answers, whose usages cannot be added, still have a summary."""
+def test_Summary_usage_reads_foreign_results():
+    """The usage in the openai client's own answers counts as well."""
 
     class Answer:
         usage = CompletionUsage(prompt_tokens=10, completion_tokens=5, total_tokens=15)
 
     report = Report([done(i, 0, 1, Answer()) for i in range(3)])
-    assert report.summary.succeeded == 3
-    assert "3 of 3 succeeded" in repr(report)
-    assert report._repr_html_()
+    assert report.summary.usage == Usage(3, 30, 15)
+
+
+def test_Summary_usage_prefers_what_the_outcome_says():
+    """The usage of an outcome replaces that of its result, and counts for failed tasks too."""
+    retried = done(0, 0, 1, Reply("a", Usage(1, 10, 5)))
+    retried.usage = Usage(2, 20, 5)
+    failed = Outcome(1, "b", "failed", error=ValueError(), usage=Usage(1, 7, 0))
+    assert Report([retried, failed, done(2, 0, 1, "no usage")]).summary.usage == Usage(3, 27, 5)
+
+
+class Hostile(Exception):
+    """An object of which everything that can raise does."""
+
+    def _refuse(self, *_: object) -> str:
+        raise ValueError("hostile")
+
+    __str__ = __repr__ = __getattr__ = _refuse
+    usage = response = property(_refuse)
+
+
+def test_Report_survives_results_and_errors_that_raise(tmp_path: Path):
+    """No method or property of a task, a result or an error can break the summary, the repr, the table or the file."""
+    outcomes = [Outcome(i, Hostile(), "failed", error=Hostile(), started=0.0, finished=1.0) for i in range(3)]
+    report = Report([Outcome(9, Hostile(), "success", Hostile(), started=0.0, finished=1.0), *outcomes])
+    assert report.summary.usage is None
+    assert repr(report).endswith("1 s; all 3 failures: Hostile>")
+    assert "Hostile: its str raised ValueError" in report._repr_html_()
+    report.save(tmp_path / "run")
+    assert Report.load(tmp_path / "run")[0].result == "<Hostile: its repr raised ValueError>"
 
 
 @given(st.lists(st.integers(-50, 50)), st.floats(0.01, 1))
@@ -100,6 +137,23 @@ def test_Outcome_reads_like_a_dict():
         outcome["nonsense"]
     assert "status" in outcome
     assert "nonsense" not in outcome
+    assert "end" not in outcome
+    assert outcome.get("end") is None
+
+
+def test_Outcome_makes_a_dict():
+    """`dict(record)` has everything that was recorded, by name."""
+    outcome = done(0, 1, 3, "answer")
+    record = dict(outcome)
+    assert list(record) == list(outcome.keys())
+    assert (record["result"], record["latency"], record["spans"], record["usage"]) == ("answer", 2, (), None)
+    assert dict(Report([outcome]).summary)["succeeded"] == 1
+
+
+def test_Outcome_spans_cannot_be_assigned():
+    """An assignment that would be lost is refused."""
+    with pytest.raises(AttributeError, match="spans"):
+        done(0, 1, 3).spans = ()  # type: ignore[misc]
 
 
 def test_Report_reads_like_a_dict():
@@ -109,7 +163,10 @@ def test_Report_reads_like_a_dict():
     assert report["summary"]["succeeded"] == 1
     assert "summary" in report
     assert "succeeded" in report.summary
-    with pytest.raises(KeyError):
+    assert "plot" not in report
+    with pytest.raises(
+        KeyError, match="'nonsense' is not a key of a report; it has individual_results, aggregated, su"
+    ):
         report["nonsense"]
 
 
@@ -152,6 +209,30 @@ def test_Report_iterates_over_its_outcomes():
     assert (report.results, report.failures) == (["a"], [failed])
 
 
+def test_Report_is_a_sequence_of_outcomes():
+    """Indices, slices, `in`, `reversed`, `index` and patterns work as on a list."""
+    outcomes = [done(i, 0, 1, i) for i in range(4)]
+    report = Report(outcomes)
+    assert isinstance(report, Sequence)
+    assert (report[0], report[-1], report[1:3]) == (outcomes[0], outcomes[3], outcomes[1:3])
+    assert list(reversed(report)) == outcomes[::-1]
+    assert report.index(outcomes[2]) == 2
+    assert outcomes[2] in report
+    assert done(7, 0, 1) not in report
+    with pytest.raises(IndexError):
+        report[4]
+    match report:
+        case [first, *_]:
+            assert first is outcomes[0]
+
+
+def test_Report_results_or_keeps_the_positions():
+    """One value per task, so that it can be zipped with the tasks."""
+    failed = Outcome(1, "b", "failed", error=ValueError())
+    report = Report([done(0, 0, 1, "a"), failed, done(2, 0, 1, None)])
+    assert report.results_or("none") == ["a", "none", None]
+
+
 def test_Report_html_is_escaped():
     """Nothing that came from a task, an agent or an error can inject markup into the page."""
     evil = "<script>alert('&')</script>"
@@ -178,6 +259,251 @@ def test_Report_repr_says_why_it_stopped():
     """The repr carries the figures, and the reason for an early end."""
     report = Report([done(0, 0, 1)], stopped="within=1 s is over")
     assert repr(report) == "<Report: 1 of 1 succeeded, at most 1 in flight, 1 s; stopped: within=1 s is over>"
+
+
+def failures(*errors: BaseException, status: str = "failed") -> list[Outcome]:
+    """Return a failed outcome per error."""
+    return [Outcome(i, i, status, error=error, started=0.0, finished=1.0) for i, error in enumerate(errors)]
+
+
+class RefusedError(Exception):
+    """A 429, as a client reports it."""
+
+    status_code = 429
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "said"),
+    [
+        (
+            failures(*[RefusedError("slow down")] * 3, KeyError("x")),
+            "3 refused with 429: give the executor retry=RetryPolicy() or a rate_limiter",
+        ),
+        (
+            failures(*[TimeoutError("took longer than timeout=2 s")] * 2, status="timeout"),
+            "2 timed out (took longer than timeout=2 s): raise that limit, or make each task smaller",
+        ),
+        (failures(*[TimeoutError()] * 2, status="timeout"), "2 timed out: raise that limit, or make each task smaller"),
+        (failures(*[KeyError("x")] * 5), "all 5 failures: KeyError: 'x'"),
+        (failures(*map(KeyError, "aab")), "all 3 failures: KeyError, for example 'a'"),
+        (failures(KeyError("x"), KeyError("x"), OSError("y")), "2 of 3 failures: KeyError: 'x'"),
+        (failures(*[OSError("two\nlines key=abcdefgh")] * 2), "all 2 failures: OSError: two lines key=[hidden]"),
+        (failures(KeyError("x"), OSError("y")), ""),
+        (failures(KeyError("x")), ""),
+        (failures(*[asyncio.CancelledError("not started")] * 5, status="cancelled"), ""),
+    ],
+)  # fmt: skip
+def test_Report_repr_names_the_cause_of_most_failures(outcomes: list[Outcome], said: str):
+    """If most failures have one cause, the repr says which, in one line, with the remedy where there is one."""
+    shown = repr(Report([done(9, 0, 1), *outcomes]))
+    assert shown.endswith(f"in flight, 1 s{'; ' if said else ''}{said}>")
+    assert "\n" not in shown
+
+
+def test_Report_repr_names_the_remedy_for_real_refusals(tmp_path: Path):
+    """A provider that refuses most calls: the repr says what to give the executor, also after a save and a load."""
+
+    async def main() -> Report:
+        agent = ChatAgent("a", "", client=Provider().client(max_retries=0), model="small")
+        return await ParallelAgentExecutor(100).execute(["Hi."] * 100, agent)
+
+    report = simulate(main)
+    assert report.summary.failed > 90
+    remedy = f"{report.summary.failed} refused with 429: give the executor retry=RetryPolicy() or a rate_limiter"
+    assert repr(report).endswith(f"; {remedy}>")
+    report.save(tmp_path / "run")
+    assert repr(Report.load(tmp_path / "run")) == repr(report)
+
+
+def test_Report_repr_advises_no_retry_where_there_was_one():
+    """Where retries did not help, the remedy is a rate limiter; where no wait can help, there is none."""
+    refused = failures(*[RefusedError("slow down")] * 2)
+    refused[1].attempt_log = (
+        Attempt(0.0, 0.5, RefusedError("slow down")),
+        Attempt(0.5, 1.0, RefusedError("slow down")),
+    )
+    assert repr(Report(refused)).endswith(
+        "2 refused with 429 after up to 2 attempts: give the executor a rate_limiter>"
+    )
+    broke = failures(*[RefusedError("code: 'insufficient_quota'")] * 2)
+    assert repr(Report(broke)).endswith("all 2 failures: RefusedError: code: 'insufficient_quota'>")
+
+
+def test_Report_repr_does_not_repeat_why_it_stopped():
+    """What `stopped` says is not said again."""
+    outcomes = failures(*[KeyError("x")] * 3) + failures(*[RuntimeError("budget")] * 4, status="rejected")
+    assert repr(Report(outcomes, stopped="max_failures=3: KeyError: 'x'")).endswith(
+        "stopped: max_failures=3: KeyError: 'x'>"
+    )
+
+
+# -- files --------------------------------------------------------------------------------------------------------
+
+
+class Custom:
+    """A result that JSON cannot hold."""
+
+    def __repr__(self) -> str:
+        return "Custom(password='abcdefgh')"
+
+
+def test_Report_load_gives_what_save_stored(tmp_path: Path):
+    """Times, attempts, spans, usage, limits and figures are the same; errors keep their reason."""
+    one = done(0, 1.0, 3.5, {"label": ("a", 1.5, None, True)})
+    one.usage = Usage(2, 30, 4)
+    one.add_span("calling", 1.5, 2.5)
+    one.attempt_log = (Attempt(1.0, 2.0, KeyError("x")), Attempt(2.5, 3.5))
+    two = Outcome(1, ["b"], "failed", error=KeyError("label"), submitted=0.5, started=1.0, finished=2.0)
+    saved = Report(
+        [one, two, done(2, 0, 1, Reply("hi", Usage(1, 5, 6)))],
+        limits=[(0.0, float("inf")), (1.0, 5)], stopped="it was stopped", stalls=[Stall(2.5, 1, "line 3 of f")],
+    )  # fmt: skip
+    saved.aggregated = {"total": 2}
+    saved.save(tmp_path / "run.jsonl")
+    loaded = Report.load(str(tmp_path / "run.jsonl"))
+    assert loaded.summary == saved.summary
+    assert (loaded.limits, loaded.stopped, loaded.stalls) == (saved.limits, saved.stopped, saved.stalls)
+    assert loaded.aggregated == {"total": 2}
+    assert loaded[0].result == {"label": ["a", 1.5, None, True]}
+    assert (loaded[0].spans, loaded[0].usage) == (one.spans, one.usage)
+    assert [a.started for a in loaded[0].attempts] == [1.0, 2.5]
+    assert (loaded[1].task, loaded[1].reason, loaded[1].waited) == (["b"], "KeyError: 'label'", 0.5)
+    assert repr(loaded[2].result).startswith("<stored repr: Reply(text='hi'")
+    loaded.save(tmp_path / "again.jsonl")
+    assert (tmp_path / "again.jsonl").read_text() == (tmp_path / "run.jsonl").read_text()
+
+
+@pytest.mark.parametrize("value", [Custom(), {1: "a"}, {1, 2}, float("nan"), b"x", [object], (Custom(),)])
+def test_Report_save_stores_other_values_as_their_repr(value: object, tmp_path: Path):
+    """What JSON cannot hold is stored as its repr, redacted, and says so."""
+    Report([done(0, 0, 1, value)]).save(tmp_path / "run")
+    row = json.loads((tmp_path / "run").read_text().splitlines()[1])
+    result = Report.load(tmp_path / "run")[0].result
+    assert isinstance(result, StoredRepr)
+    assert row["result_repr"] == result == repr(value).replace("abcdefgh", "[hidden]")
+    assert "result" not in row
+
+
+def test_Report_save_redacts_everything(tmp_path: Path):
+    """No credential reaches the file: not from tasks, results, keys, errors, attempts, spans or reasons."""
+    secret = "sk-abcdefgh12345678"
+    one = Outcome(
+        0, {"prompt": secret, "api_key": "abcdefgh12345678", "token": "short"}, "failed", error=ValueError(secret)
+    )
+    one.attempt_log = (Attempt(0.0, 1.0, ValueError(f"Bearer {secret}")),)
+    one.add_span(secret, 0.0, 1.0)
+    report = Report([one, done(1, 0, 1, [secret, {secret: secret}]), done(2, 0, 1, {secret})], stopped=secret)
+    report.aggregated = {"password": "abcdefgh12345678"}
+    report.save(tmp_path / "run")
+    text = (tmp_path / "run").read_text()
+    assert "abcdefgh" not in text
+    assert Report.load(tmp_path / "run")[0].task == {"prompt": "[hidden]", "api_key": "[hidden]", "token": "short"}
+
+
+def test_Report_save_keeps_long_texts_whole(tmp_path: Path):
+    """Redaction does not shorten what is stored, and lines stay lines."""
+    text = "word\u2028\n" * 5_000 + "\ud800 api_key=abcdef " * 100
+    Report([done(0, 0, 1, text)]).save(tmp_path / "run")
+    assert Report.load(tmp_path / "run")[0].result == text.replace("abcdef", "[hidden]")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda text: "", "not enough values"),
+        (lambda text: text[: text.rindex("{")], "it has 1 of 2 tasks"),
+        (lambda text: text[:-9], "Unterminated|Expecting|delimiter"),
+        (
+            lambda text: text.replace('"agentkit_report": 1', '"agentkit_report": 2'),
+            "it has version 2, this is version 1",
+        ),
+        (lambda text: '{"key": 1}\n', "KeyError: 'agentkit_report'"),
+        (lambda text: "[1]\n[2]\n", "TypeError"),
+    ],
+)
+def test_Report_load_refuses_other_files(damage: Callable[[str], str], said: str, tmp_path: Path):
+    """A file that is damaged, incomplete or something else is refused by name."""
+    path = tmp_path / "run"
+    Report([done(0, 0, 1), done(1, 0, 1)]).save(path)
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(ValueError, match=f"path must name a whole file that Report.save wrote, got .*run: .*({said})"):
+        Report.load(path)
+
+
+def test_Report_compare_says_what_changed():
+    """Each task is faster, slower, newly failed, recovered or much the same; figures stand side by side."""
+
+    def run(*latencies: float | None) -> Report:
+        return Report([
+            Outcome(i, i, "failed", error=KeyError("x"), started=0.0, finished=1.0) if t is None else done(i, 0, t)
+            for i, t in enumerate(latencies)
+        ])  # fmt: skip
+
+    before, now = run(4, 4, 4, 4, None, None), run(2, 6, 4.2, None, 3, None, 99)
+    changes = now.compare(before)
+    assert (changes.faster, changes.slower, changes.failed, changes.recovered) == ([0], [1], [3], [4])
+    assert changes.figures["succeeded"] == (4, 5)
+    frame = changes.to_frame()
+    assert list(frame.columns) == ["before", "now"]
+    assert list(frame.loc["makespan"]) == [4, 99]
+    assert repr(changes) == (
+        "<Comparison: 1 faster, 1 slower, 1 newly failed, 1 recovered; succeeded 4 -> 5, makespan 4 s -> 99 s>"
+    )
+
+
+# -- exceptions that carry a report -------------------------------------------------------------------------------
+
+
+def test_attach_leaves_one_note_and_the_last_report():
+    """An exception that ends many runs, such as a constant of a module, does not collect notes."""
+    error = ValueError("bad")
+    error.add_note("its own note")
+    for i in range(50):
+        attach(error, last := Report([done(j, 0, 1) for j in range(i)]), "the run was stopped")
+    assert error.report is last  # type: ignore[attr-defined]
+    assert error.__notes__ == ["its own note", f"the run was stopped; its report is in .report: {last!r}"]
+
+
+def test_attach_leaves_an_immutable_exception_alone():
+    """An exception that cannot be changed is left as it is."""
+
+    class Frozen(Exception):
+        def __setattr__(self, name: str, value: object) -> None:
+            raise AttributeError(name)
+
+    attach(error := Frozen(), Report([]), "the run was stopped")
+    assert not hasattr(error, "report")
+
+
+def test_Report_is_freed_without_the_collector_also_while_an_error_is_kept():
+    """One kept error keeps no results alive, nor does the run that made them."""
+
+    class Result:
+        pass
+
+    kept: list[BaseException | None] = []
+    results: list[weakref.ref[Result]] = []
+
+    async def agent(i: int) -> Result:
+        await asyncio.sleep(1)
+        if i == 2:
+            raise KeyError(i)
+        results.append(weakref.ref(result := Result()))
+        return result
+
+    async def main() -> int:
+        report = await ParallelAgentExecutor(3).execute(range(6), agent)
+        kept.append(report[2].error)
+        del report
+        return sum(ref() is not None for ref in results)
+
+    gc.collect()
+    gc.disable()
+    try:
+        alive = simulate(main)
+    finally:
+        gc.enable()
+    assert (alive, len(results), type(kept[0])) == (0, 5, KeyError)
 
 
 def test_Report_to_frame_has_a_row_per_task():
@@ -270,6 +596,47 @@ def test_span_of_work_that_outlives_its_task_stays_with_it():
         return [o.task_id for o in report if any(s.name == "late" for s in o.spans)]
 
     assert simulate(main) in ([], [0])
+
+
+def test_span_loses_nothing_among_threads():
+    """Eight threads of one agent add 3,000 spans each to its record, and all are there."""
+
+    async def agent(_: int) -> None:
+        start = threading.Barrier(8)
+
+        def work() -> None:
+            start.wait()
+            for _ in range(3_000):
+                with span("working"):
+                    pass
+
+        await asyncio.gather(*(asyncio.to_thread(work) for _ in range(8)))
+
+    async def main() -> Report:
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(8) as pool:
+            loop.set_default_executor(pool)
+            return await ParallelAgentExecutor(1).execute([0], agent)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        (outcome,) = asyncio.run(main())
+    finally:
+        sys.setswitchinterval(interval)
+    assert outcome.reason == ""
+    assert len(outcome.spans) == 24_000
+
+
+def test_Outcome_adds_a_span_without_copying_the_others():
+    """The log is extended in place, so the cost of a span does not grow with their number."""
+    outcome = done(0, 0, 1)
+    log = outcome.span_log
+    for i in range(1_000):
+        outcome.add_span("step", i, i + 1)
+    assert outcome.span_log is log
+    assert isinstance(outcome.spans, tuple)
+    assert outcome.spans[-1] == Span("step", 999, 1_000)
 
 
 def test_span_outside_a_run_does_nothing():

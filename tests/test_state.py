@@ -12,7 +12,7 @@ import pickle
 import re
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from agentkit.lab import Provider, simulate
 from agentkit.lab.explorer.explore import explore
-from agentkit.state import Conflict, ConversationState, SharedState, VersionedState
+from agentkit.state import Conflict, ConversationState, Message, SharedState, VersionedState
 from agentkit.state.frozen import FrozenDict, MessageLog, freeze, thaw
 
 JSON = st.recursive(
@@ -125,6 +126,67 @@ def test_ConversationState_goes_to_the_chat_format_and_back(messages: list[dict[
     assert json.loads(json.dumps(plain)) == messages
     assert ConversationState.from_messages(plain) == state
     assert json.loads(json.dumps(list(state.messages))) == messages  # the frozen ones are accepted as they are
+
+
+CONVERSATION = (
+    ConversationState()
+    .add_message("user", [{"type": "text", "text": "hi"}])
+    .add_message("assistant", None, name="a", tool_calls=[{"id": "1", "type": "function", "function": {"name": "f"}}])
+    .add_message("tool", "ok", tool_call_id="1")
+)
+
+
+def test_Message_reads_as_a_dict_a_pair_and_a_record() -> None:
+    """Unpacking gives role and content, whatever else there is; everything else is what a dict does."""
+    user, assistant, tool = CONVERSATION.messages
+    assert [(role, content) for role, content in (assistant, tool)] == [("assistant", None), ("tool", "ok")]
+    assert (tool.role, tool.content, tool["role"], tool.get("name", "-")) == ("tool", "ok", "tool", "-")
+    plain = {"role": "tool", "content": "ok", "tool_call_id": "1"}
+    assert dict(tool) == {**tool} == plain == tool
+    assert type(dict(tool)) is dict
+    assert list(tool.keys()) == list(plain)
+    assert len({tool, Message(plain), Message(**plain)}) == 1
+    assert isinstance(tool, Mapping)
+    assert Message(role="assistant").content is None
+    assert type(tool | {"name": "b"}) is type(pickle.loads(pickle.dumps(tool))) is Message
+    assert repr(user) == "Message({'role': 'user', 'content': (FrozenDict({'type': 'text', 'text': 'hi'}),)})"
+    assert freeze(tool) is tool
+    assert thaw(tool) == plain
+    with pytest.raises(TypeError, match="a Message cannot be changed"):
+        tool["content"] = "no"
+
+
+def test_Message_is_what_a_state_holds_however_it_was_made() -> None:
+    """Dicts, pairs and messages become messages, in the constructor, by appending, replacing and merging."""
+    state = ConversationState([("user", "a"), {"role": "user", "content": "b"}])
+    state = dataclasses.replace(state, messages=state.messages.__add__([{"role": "user", "content": "c"}]))
+    state = dataclasses.replace(state, messages=(*state.messages, ("user", "d")))  # type: ignore[arg-type]
+    state = state.merge(ConversationState([("user", "e")]))
+    assert [type(message) for message in state.messages] == [Message] * 5
+    assert "".join(content for _, content in state.messages) == "abcde"
+    assert all(type(message) is Message for message in pickle.loads(pickle.dumps(state)).messages)
+    with pytest.raises(ValueError, match=r"messages\[1\] must be a dict with a 'role', got \('a', 'b', 'c'\)"):
+        ConversationState([("user", "a"), ("a", "b", "c")])
+
+
+def test_Message_goes_to_the_client_as_it_is() -> None:
+    """The openai client sends `state.messages` as it sends a list of dicts; `json` writes the same."""
+    sent: list[Any] = []
+
+    def answer(request: Any) -> str:
+        sent.append(request.messages)
+        return "fine"
+
+    async def main() -> str:
+        client = Provider(answer=answer).client()
+        for messages in (CONVERSATION.messages, CONVERSATION.to_messages()):
+            reply = await client.chat.completions.create(model="small", messages=messages)  # type: ignore[arg-type]
+        reply = await client.responses.create(model="small", input=list(CONVERSATION.messages[:1]))
+        return str(reply.output_text)
+
+    assert simulate(main) == "fine"
+    assert sent[0] == sent[1]
+    assert json.dumps([dict(m) for m in CONVERSATION.messages]) == json.dumps(CONVERSATION.to_messages())
 
 
 def test_ConversationState_copies_nothing_for_a_message() -> None:

@@ -14,7 +14,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from agentkit.limits import BudgetExceeded, NeverFits
-from agentkit.report.outcome import Outcome, Span
+from agentkit.report.outcome import Outcome
 from agentkit.semaphore import QueueFull
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Gate:
             yield
         finally:
             if (now := self._time()) > since + NOTED:
-                outcome.spans += (Span(f"waiting for {what}", since - self._began, now - self._began),)
+                outcome.add_span(f"waiting for {what}", since - self._began, now - self._began)
 
 
 def refusal(error: Exception, deadline: float | None) -> tuple[str, Exception]:

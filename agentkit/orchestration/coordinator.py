@@ -36,7 +36,7 @@ from agentkit.orchestration.turns import (
     turn,
 )
 from agentkit.report import Report, attach
-from agentkit.report.outcome import Outcome, Span, clock, current, span
+from agentkit.report.outcome import Outcome, clock, current, span
 from agentkit.report.usage import Usage
 from agentkit.semaphore import CapacityLimiter
 from agentkit.state.conversation import ConversationState
@@ -80,8 +80,9 @@ class RunLog:
         if self._outer is None or outcome.started is None or outcome.finished is None:
             return
         who, by = label(outcome), self._shift
-        inside = [Span(f"{s.name} · {who}", s.started + by, s.finished + by) for s in outcome.spans]
-        self._outer.spans += (Span(who, outcome.started + by, outcome.finished + by), *inside)
+        self._outer.add_span(who, outcome.started + by, outcome.finished + by)
+        for s in outcome.spans:
+            self._outer.add_span(f"{s.name} · {who}", s.started + by, s.finished + by)
 
 
 def _shift(outcome: Outcome, by: float) -> None:
@@ -93,7 +94,7 @@ def _shift(outcome: Outcome, by: float) -> None:
         outcome.attempt_log = tuple(
             replace(a, started=a.started + by, finished=a.finished + by) for a in outcome.attempt_log
         )
-    outcome.spans = tuple(replace(s, started=s.started + by, finished=s.finished + by) for s in outcome.spans)
+    outcome.span_log = [replace(s, started=s.started + by, finished=s.finished + by) for s in outcome.spans]
 
 
 @dataclass(slots=True)
@@ -233,8 +234,7 @@ class CoordinatorOrchestrator:
 
         outcome = await self._alone(work, "plans", plan, number)
         if outcome.status == "success":
-            briefs: dict[str, str] = outcome.result
-            return briefs
+            return outcome.result or {}
         if number == 1:
             error = outcome.error or RuntimeError("the router failed")
             if isinstance(error, CancelledError):  # raised unchanged, it would look as if the caller were cancelled

@@ -18,7 +18,7 @@ from typing import Any
 
 from agentkit.executor import ParallelAgentExecutor
 from agentkit.executor.stream import Stream
-from agentkit.report.outcome import Outcome, Span
+from agentkit.report.outcome import Outcome
 
 __all__ = ["Intake", "Output", "StageRunner", "StageStatistics"]
 
@@ -200,12 +200,13 @@ class StageRunner:
     def _note(self, item: Outcome, outcome: Outcome, started: float, finished: float, shift: float) -> None:
         """Add the spans of this stage to the item's outcome."""
         self._busy += finished - started
-        inside = [Span(f"{s.name} · {self.name}", s.started + shift, s.finished + shift) for s in outcome.spans]
         if item.started is None:
             item.started = started
         elif started > (before := max(s.finished for s in item.spans)):
-            item.spans += (Span(f"waiting for {self.name}", before, started),)
-        item.spans += (*inside, Span(self.name, started, finished))
+            item.add_span(f"waiting for {self.name}", before, started)
+        for s in outcome.spans:
+            item.add_span(f"{s.name} · {self.name}", s.started + shift, s.finished + shift)
+        item.add_span(self.name, started, finished)
 
     def _lose(self, item: Outcome) -> None:
         self._failed += 1

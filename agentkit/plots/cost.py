@@ -1,8 +1,8 @@
 """Cumulative cost of a run: tokens and money.
 
 What it holds: `cost`.
-Guarantee: counts the `usage` of results, at the time the task ended, so the curves end at the sums in
-`report.summary.usage`. Calls that failed or were retried may have cost more; the provider's log has those.
+Guarantee: counts the usage of each task at the time the task ended, so the curves end at the sums in
+`report.summary.usage`. Calls whose usage is not known may have cost more; the provider's log has those.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from agentkit.plots.bars import time_axis
 from agentkit.plots.chart import Chart, count, number, seconds
 from agentkit.plots.style import INK, SERIES, legend, level, page
 from agentkit.report import Report
+from agentkit.report.report import used
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,7 +77,7 @@ def _words(facts: dict[str, Any], spent: str) -> list[str]:
 
 def _rows(report: Report) -> list[Row]:
     """`(second, requests, input tokens, output tokens)` of each task with a usage, by time."""
-    ended = [(o.finished or 0.0, getattr(o.result, "usage", None)) for o in report.individual_results]
+    ended = [(o.finished or 0.0, used(o)) for o in report]
     rows = [(at, usage.requests, usage.input_tokens, usage.output_tokens) for at, usage in ended if usage is not None]
     return sorted(rows, key=lambda row: row[0])
 

@@ -163,7 +163,7 @@ def queued_for(*reports: Report) -> str:
         until = now(report)
         for outcome in report.individual_results:
             start = waiting(outcome, until)[1]
-            before = replace(outcome, spans=tuple(span for span in outcome.spans if span.finished <= start))
+            before = replace(outcome, span_log=[span for span in outcome.spans if span.finished <= start])
             names |= set(_row(before, until, False).waits)
     return waited_for(names)
 

@@ -121,7 +121,7 @@ def stages(report: Report, *, title: str | None = None) -> Chart:
 
     >>> from agentkit import Outcome
     >>> from agentkit.report.outcome import Span
-    >>> item = Outcome(0, "a", "success", started=0.0, finished=5.0, spans=(Span("waiting for write", 1.0, 4.0),))
+    >>> item = Outcome(0, "a", "success", started=0.0, finished=5.0, span_log=[Span("waiting for write", 1.0, 4.0)])
     >>> stages(Report([item]))
     <Stages: 1 item in 5 s; write: at most 1 waiting, 0.6 on average>
     """

@@ -1,8 +1,8 @@
 """The result of a run.
 
 `outcome.py`: the record of one task, from which everything else is computed. `report.py`: the outcomes of a run with
-summary, data frame and charts. `stalls.py`: detects agents that block the event loop. `usage.py`: requests and tokens
-that calls used.
+summary, data frame and charts. `archive.py`: reports as files. `stalls.py`: detects agents that block the event loop.
+`usage.py`: requests and tokens that calls used.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The record of one task: every chart and every number of a run is computed from these.
 
-What it holds: `Span` and `Attempt` (what happened inside a task), `Outcome` (one task from submission to finish), and
-`span`, a context manager with which an agent adds a span to its own record.
+What it holds: `Span` and `Attempt` (what happened inside a task), `Outcome` (one task from submission to finish),
+`StoredError` (an error read from a file), and `span`, a context manager with which an agent adds a span to its record.
 Guarantees: each task of a run has exactly one outcome, and no other record of it is kept. All times are seconds since
-the run began, on the clock of the loop that ran it, real or virtual.
+the run began, on the clock of the loop that ran it, real or virtual. Spans may be added from any thread.
 Opened by notebook 01.
 """
 
@@ -12,10 +12,34 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Generic
 
-__all__ = ["STATUSES", "Attempt", "Outcome", "Reads", "Span", "clock", "current", "span"]
+from agentkit.report.usage import Usage
+
+if TYPE_CHECKING:  # a type checker reads plain `Outcome` as `Outcome[Any, Any]`; before Python 3.13 `typing` cannot
+    from typing_extensions import TypeVar
+
+    T = TypeVar("T", default=Any)
+    R = TypeVar("R", default=Any)
+else:
+    from typing import TypeVar
+
+    T, R = TypeVar("T"), TypeVar("R")
+
+__all__ = [
+    "STATUSES",
+    "Attempt",
+    "Outcome",
+    "Reads",
+    "Span",
+    "StoredError",
+    "clock",
+    "current",
+    "reason_of",
+    "shown",
+    "span",
+]
 
 STATUSES = ("success", "failed", "timeout", "cancelled", "rejected")
 
@@ -44,10 +68,18 @@ class Attempt:
     """Why this attempt failed; None if it succeeded."""
 
 
+class StoredError(Exception):
+    """An error read from a saved report; its message is the `reason` that was stored: type and message."""
+
+
 class Reads:
-    """Read-only dict access to a record: `record["name"]` is `record.name`."""
+    """Read-only dict access to a record: `record["name"]` is `record.name`, and `dict(record)` has all its `keys()`."""
 
     __slots__ = ()
+
+    def keys(self) -> tuple[str, ...]:
+        """The names of its fields, which are the keys of `dict(record)`."""
+        return tuple(each.name for each in fields(self))  # type: ignore[arg-type]  # each record is a dataclass
 
     def __getitem__(self, name: str) -> Any:
         if name not in self:
@@ -55,29 +87,34 @@ class Reads:
         return getattr(self, name)
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and hasattr(self, name)
+        is_method = isinstance(name, str) and callable(getattr(type(self), name, None))
+        return isinstance(name, str) and not is_method and hasattr(self, name)
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return `record[name]`, or `default` if there is no such name."""
-        return getattr(self, name, default)
+        if name not in self:
+            return default
+        return self[name]
 
 
 @dataclass(slots=True)
-class Outcome(Reads):
-    """The record of one task: its status, result or error, and its times.
+class Outcome(Reads, Generic[T, R]):
+    """The record of one task: its status, result or error, and its times. Generic in the task and the result.
 
     >>> outcome = Outcome(7, "a question", "failed", error=KeyError("label"), started=1.0, finished=3.5)
     >>> outcome.latency, outcome["status"], outcome.reason
     (2.5, 'failed', "KeyError: 'label'")
+    >>> dict(outcome)["task"]
+    'a question'
     """
 
     task_id: int
     """The task's index in the input, starting at 0."""
-    task: Any
+    task: T
     """The task as it was passed in."""
     status: str = "cancelled"
     """One of `success, failed, timeout, cancelled, rejected`."""
-    result: Any = None
+    result: R | None = None
     """What the agent returned; None unless `status` is `success`."""
     error: BaseException | None = None
     """The exception; None if `status` is `success`."""
@@ -89,12 +126,27 @@ class Outcome(Reads):
     """When its last attempt ended or the run dropped it; None while it is running."""
     attempt_log: tuple[Attempt, ...] | None = field(default=None, repr=False)
     """Written by the executor if there is more to record than one plain attempt; read `attempts` instead."""
-    spans: tuple[Span, ...] = ()
-    """Spans logged by the agent, and waits for a rate limit, a budget or a pause, in the order in which they ended."""
+    usage: Usage | None = None
+    """What its calls used, failed attempts included; None if that is not known."""
+    span_log: list[Span] = field(default_factory=list, repr=False)
+    """Written by `add_span`; read `spans` instead."""
+
+    def keys(self) -> tuple[str, ...]:
+        """The keys of `dict(outcome)`."""
+        return KEYS
 
     def end(self, status: str, error: BaseException | None, finished: float) -> None:
         """Set the final status, error and finish time."""
         self.status, self.error, self.finished = status, error, finished
+
+    def add_span(self, name: str, started: float, finished: float) -> None:
+        """Add a span; times are seconds since the run began. Takes constant time, and any thread may call it."""
+        self.span_log.append(Span(name, started, finished))
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """Spans logged by the agent, and waits for a rate limit, budget or pause, in the order in which they ended."""
+        return tuple(self.span_log)
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
@@ -118,14 +170,36 @@ class Outcome(Reads):
     @property
     def reason(self) -> str:
         """The error as a string: its type, and its message if it has one. Empty for a success."""
-        if self.error is None:
-            return ""
-        name = type(self.error).__name__
-        try:
-            message = str(self.error)
-        except Exception:  # its __str__ raises
-            message = ""
-        return f"{name}: {message}" if message else name
+        return reason_of(self.error)
+
+
+KEYS = (
+    "task_id", "task", "status", "result", "error", "reason", "submitted", "started", "finished", "waited", "latency",
+    "attempts", "spans", "usage",
+)  # fmt: skip
+
+
+def shown(value: object, how: Callable[[object], str] = str, default: str | None = None) -> str:
+    """Return `how(value)`; if that raises, `default` or a note. Used for objects of agents and libraries.
+
+    >>> shown(ValueError("bad")), shown("bad", repr)
+    ('bad', "'bad'")
+    """
+    try:
+        return how(value)
+    except Exception as error:
+        note = f"<{type(value).__name__}: its {how.__name__} raised {type(error).__name__}>"
+        return note if default is None else default
+
+
+def reason_of(error: BaseException | None) -> str:
+    """Return an error as a string: its type, and its message if it has one; empty for None."""
+    if error is None:
+        return ""
+    name, message = type(error).__name__, shown(error, default="")
+    if isinstance(error, StoredError):
+        return message
+    return f"{name}: {message}" if message else name
 
 
 current: ContextVar[Outcome | None] = ContextVar("agentkit outcome", default=None)
@@ -152,4 +226,4 @@ def span(name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        outcome.spans += (Span(name, started, time() - began),)
+        outcome.add_span(name, started, time() - began)

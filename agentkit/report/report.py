@@ -1,8 +1,10 @@
 """The report of a run: its outcomes, and views of them.
 
 What it holds: `Report`, all outcomes of a run with data frame, charts and HTML table; `Summary`, its figures;
-`percentile` and `peak`, the statistics they use; `attach` and `annotate`, which put results on an exception.
-Guarantee: every chart and every number of a run is computed from its outcomes; there is no second set of counters.
+`Comparison` of two reports; `percentile` and `peak`, the statistics they use; `attach`, which puts a report on an
+exception. `archive.py` has the file format.
+Guarantees: every chart and every number of a run is computed from its outcomes; there is no second set of counters. A
+result or an error whose own methods raise does not break a summary, a repr or a table.
 Strategy: the summary is computed on first access and cached; pandas and matplotlib are imported on first use.
 Opened by notebook 01.
 """
@@ -12,20 +14,30 @@ from __future__ import annotations
 import html
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property, reduce
 from operator import add
-from typing import TYPE_CHECKING, Any
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
-from agentkit.report.outcome import STATUSES, Outcome, Reads
+from agentkit.base.redact import redact
+from agentkit.report.archive import decode, encode
+from agentkit.report.outcome import STATUSES, Outcome, R, Reads, StoredError, T, shown
+from agentkit.report.usage import Usage, usage_of
 
 if TYPE_CHECKING:
     import pandas
 
     from agentkit.report.stalls import Stall
 
-__all__ = ["Report", "Summary", "annotate", "attach", "peak", "percentile"]
+__all__ = ["Comparison", "Report", "Summary", "attach", "peak", "percentile"]
+
+D = TypeVar("D")
+
+KEYS = "individual_results", "aggregated", "summary"
+NOTABLE = 0.1  # a task is faster or slower if its latency differs by more than this share
 
 TIMES = ["submitted", "started", "finished", "waited", "latency"]
 COLUMNS = ["task_id", "task", "status", "result", "error", *TIMES, "attempts"]
@@ -55,8 +67,8 @@ class Summary(Reads):
     """Attempts beyond the first, over all tasks."""
     peak_in_flight: int
     """The largest number of attempts running at the same time."""
-    usage: Any
-    """Sum of `result.usage` over the results that have one, without failed tasks; None if no result has one."""
+    usage: Usage | None
+    """Sum of the usage of all tasks for which it is known, failed ones included; None if it is known for none."""
 
     def __repr__(self) -> str:
         parts = [f"{self.succeeded} of {self.total} succeeded"]
@@ -93,17 +105,58 @@ def peak(intervals: Sequence[tuple[float, float]]) -> int:
     return most
 
 
-class Report(Reads):
-    """The result of a run: every outcome in input order, and views of them.
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What changed from one run to another over the same tasks; tasks are matched by `task_id`.
+
+    >>> before = Report([Outcome(0, "a", "success", 1, started=0.0, finished=4.0)])
+    >>> now = Report([Outcome(0, "a", "success", 1, started=0.0, finished=2.0)])
+    >>> now.compare(before)
+    <Comparison: 1 faster, 0 slower, 0 newly failed, 0 recovered; succeeded 1 -> 1, makespan 4 s -> 2 s>
+    """
+
+    faster: list[int]
+    """Ids of tasks that succeeded in both runs and whose latency is now more than 10% lower."""
+    slower: list[int]
+    """Ids of tasks that succeeded in both runs and whose latency is now more than 10% higher."""
+    failed: list[int]
+    """Ids of tasks that succeeded before and did not now."""
+    recovered: list[int]
+    """Ids of tasks that did not succeed before and did now."""
+    figures: dict[str, tuple[Any, Any]]
+    """Each figure of the two summaries, as `(before, now)`."""
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return a pandas frame with one row per figure and the columns `before` and `now`."""
+        import pandas
+
+        return pandas.DataFrame(list(self.figures.values()), list(self.figures), ["before", "now"], dtype=object)
+
+    def __repr__(self) -> str:
+        succeeded, makespan = self.figures["succeeded"], self.figures["makespan"]
+        return (
+            f"<Comparison: {len(self.faster)} faster, {len(self.slower)} slower, {len(self.failed)} newly failed, "
+            f"{len(self.recovered)} recovered; succeeded {succeeded[0]} -> {succeeded[1]}, "
+            f"makespan {makespan[0]:.3g} s -> {makespan[1]:.3g} s>"
+        )
+
+
+class Report(Sequence[Outcome[T, R]], Generic[T, R]):
+    """The result of a run: a sequence of all outcomes, in input order, and views of them.
 
     >>> report = Report([Outcome(0, "a", "success", 1, started=0.0, finished=2.0), Outcome(1, "b", "failed")])
-    >>> report.summary.succeeded, report["summary"]["failed"], report.results
-    (1, 1, [1])
+    >>> report[-1].status, len(report), report.results, report.results_or(0)
+    ('failed', 2, [1], [1, 0])
+    >>> report.summary.succeeded, report["summary"]["failed"], [r["status"] for r in report["individual_results"]]
+    (1, 1, ['success', 'failed'])
+
+    Generic in the tasks and the results. For programs written for plain dicts it also answers to the keys
+    `individual_results`, `aggregated` and `summary`.
     """
 
     def __init__(
         self,
-        individual_results: Sequence[Outcome],
+        individual_results: Iterable[Outcome[T, R]],
         *,
         limits: Sequence[tuple[float, float]] = (),
         stopped: str | None = None,
@@ -121,14 +174,18 @@ class Report(Reads):
         """Agents that blocked the event loop for more than 0.1 s, how long, and where; detected in real time only."""
 
     @property
-    def results(self) -> list[Any]:
+    def results(self) -> list[R]:
         """What the successful tasks returned, in input order; shorter than the input if a task failed."""
-        return [outcome.result for outcome in self.individual_results if outcome.status == "success"]
+        return [outcome.result for outcome in self if outcome.status == "success"]  # type: ignore[misc]
+
+    def results_or(self, default: D) -> list[R | D]:
+        """Return one value per task, in input order: its result, or `default` if it did not succeed."""
+        return [o.result if o.status == "success" else default for o in self]  # type: ignore[misc]
 
     @property
-    def failures(self) -> list[Outcome]:
+    def failures(self) -> list[Outcome[T, R]]:
         """The outcomes of all tasks that did not succeed, in input order."""
-        return [outcome for outcome in self.individual_results if outcome.status != "success"]
+        return [outcome for outcome in self if outcome.status != "success"]
 
     @cached_property
     def summary(self) -> Summary:
@@ -138,7 +195,7 @@ class Report(Reads):
         latencies = [o.latency for o in outcomes if o.status == "success" and o.latency is not None]
         attempts = [attempt for outcome in outcomes for attempt in outcome.attempts]
         makespan = max((o.finished for o in outcomes if o.finished is not None), default=0.0)
-        usages = [o.result.usage for o in outcomes if getattr(o.result, "usage", None) is not None]
+        usages = [usage for o in outcomes if (usage := used(o)) is not None]
         return Summary(
             total=len(outcomes),
             succeeded=counts["success"],
@@ -150,7 +207,7 @@ class Report(Reads):
             latency_p95=percentile(latencies, 0.95),
             retries=len(attempts) - sum(1 for outcome in outcomes if outcome.attempts),
             peak_in_flight=peak([(attempt.started, attempt.finished) for attempt in attempts]),
-            usage=_sum(usages),
+            usage=reduce(add, usages) if usages else None,
         )
 
     def to_frame(self) -> pandas.DataFrame:
@@ -169,22 +226,115 @@ class Report(Reads):
 
         return draw(kind, self, **options)
 
-    def __iter__(self) -> Iterator[Outcome]:
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the report to a file of JSON lines, UTF-8: a header, then one line per task, credentials redacted.
+
+        A value that JSON cannot hold is stored as its repr, under a key that ends in `_repr`. Overwrites the file.
+        """
+        about = {"stopped": self.stopped, "limits": self.limits, "stalls": self.stalls, "aggregated": self.aggregated}
+        lines = encode(about, ((outcome, used(outcome)) for outcome in self))
+        Path(path).write_text(lines, encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Report[Any, Any]:
+        """Read a report that `save` wrote; raises `ValueError` if the file holds anything else.
+
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Report([Outcome(0, "a", "failed", error=KeyError("label"))]).save(f"{folder}/run.jsonl")
+        ...     Report.load(f"{folder}/run.jsonl")[0].reason
+        "KeyError: 'label'"
+
+        Tasks and results are what was stored: a tuple is a list, an object is the repr it had, a `StoredRepr`. An
+        error is a `StoredError`. The figures are those of the run.
+        """
+        outcomes, about = decode(Path(path).read_text(encoding="utf-8"), str(path))
+        report = Report(outcomes, limits=about["limits"], stopped=about["stopped"], stalls=about["stalls"])
+        report.aggregated = about["aggregated"]
+        return report
+
+    def compare(self, other: Report[Any, Any]) -> Comparison:
+        """Compare this run with an earlier one, `other`, over the same tasks: what got faster, slower, or failed."""
+        earlier, changes = {o.task_id: o for o in other}, Comparison([], [], [], [], {})
+        for now in self:
+            before = earlier.get(now.task_id)
+            if before is None:
+                continue
+            if now.status != "success" or before.status != "success":
+                if before.status == "success":
+                    changes.failed.append(now.task_id)
+                elif now.status == "success":
+                    changes.recovered.append(now.task_id)
+            elif now.latency is not None and before.latency is not None:
+                if now.latency < before.latency * (1 - NOTABLE):
+                    changes.faster.append(now.task_id)
+                elif now.latency > before.latency * (1 + NOTABLE):
+                    changes.slower.append(now.task_id)
+        for figure in fields(Summary):
+            changes.figures[figure.name] = other.summary[figure.name], self.summary[figure.name]
+        return changes
+
+    @overload
+    def __getitem__(self, index: int) -> Outcome[T, R]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Outcome[T, R]]: ...
+    @overload
+    def __getitem__(self, index: Literal["individual_results"]) -> list[Outcome[T, R]]: ...
+    @overload
+    def __getitem__(self, index: Literal["summary"]) -> Summary: ...
+    @overload
+    def __getitem__(self, index: str) -> Any: ...
+    def __getitem__(self, index: int | slice | str) -> Any:
+        if not isinstance(index, str):
+            return self.individual_results[index]
+        if index not in KEYS:
+            raise KeyError(f"{index!r} is not a key of a report; it has {', '.join(KEYS)}")
+        return getattr(self, index)
+
+    def __contains__(self, item: object) -> bool:
+        return item in KEYS if isinstance(item, str) else item in self.individual_results
+
+    def __iter__(self) -> Iterator[Outcome[T, R]]:
         return iter(self.individual_results)
 
     def __len__(self) -> int:
         return len(self.individual_results)
 
     def __repr__(self) -> str:
-        stopped = f"; stopped: {self.stopped}" if self.stopped else ""
-        return repr(self.summary).replace("<Summary: ", "<Report: ")[:-1] + stopped + ">"
+        stopped, cause = f"; stopped: {self.stopped}" if self.stopped else "", self._cause()
+        return repr(self.summary).replace("<Summary: ", "<Report: ")[:-1] + stopped + (cause and f"; {cause}") + ">"
+
+    def _cause(self) -> str:
+        """What most failures have in common, and what to do about it; empty if nothing, or if `stopped` says it."""
+        stopped = self.stopped or ""
+        failures = [o for o in self.failures if o.status != "cancelled" and o.reason not in stopped]
+        if stopped:
+            failures = [o for o in failures if o.status != "rejected"]
+        kinds = [_kind(o) for o in failures]
+        kind, count = max(Counter(kinds).items(), key=lambda item: item[1], default=("", 0))
+        if count < 2 or 2 * count <= len(failures):
+            return ""
+        alike = [o for o, its_kind in zip(failures, kinds, strict=True) if its_kind == kind]
+        if kind == "429":
+            tries = max(len(o.attempts) for o in alike)
+            if tries > 1:
+                return f"{count} refused with 429 after up to {tries} attempts: give the executor a rate_limiter"
+            return f"{count} refused with 429: give the executor retry=RetryPolicy() or a rate_limiter"
+        reason, same = Counter(o.reason for o in alike).most_common(1)[0]
+        reason = redact(reason)
+        message = _short(reason.partition(": ")[2])
+        if kind == "timeout":
+            which = f" ({message})" if message else ""
+            return f"{count} timed out{which}: raise that limit, or make each task smaller"
+        of = f"all {count}" if count == len(failures) else f"{count} of {len(failures)}"
+        return f"{of} failures: {_short(reason) if same == count else f'{kind}, for example {message}'}"
 
     def _repr_html_(self, rows: int = 20) -> str:
         """Return the run as an HTML table; every value that came from an agent is escaped."""
         left = 'style="text-align: left"'
         head = "".join(f"<th {left}>{name}</th>" for name in ("task", "status", "result or error", "waited", "latency"))
         body = ""
-        for outcome in self.individual_results[:rows]:
+        for outcome in self[:rows]:
             said = outcome.result if outcome.status == "success" else outcome.reason
             times = _seconds(outcome.waited), _seconds(outcome.latency)
             cells = (_short(outcome.task), outcome.status, _short(said), *times)
@@ -196,31 +346,48 @@ class Report(Reads):
         return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _sum(usages: Sequence[Any]) -> Any:
-    """Add up usages; None if there are none, or if their type does not support addition."""
+def used(outcome: Outcome[Any, Any]) -> Usage | None:
+    """Return what a task used: what the executor recorded, else what its result says; None if neither is known."""
+    return usage_of(outcome.result) if outcome.usage is None else outcome.usage
+
+
+def attach(error: BaseException, report: Report[Any, Any], what: str) -> None:
+    """Put the report of a run on the exception that ended it, as `.report`, with a note in its traceback.
+
+    An exception that has ended several runs keeps the report and the note of the last one. One that cannot be changed
+    is left as it is.
+    """
+    said = "; its report is in .report: "
     try:
-        return reduce(add, usages) if usages else None
-    except TypeError:
-        return None
-
-
-def attach(error: BaseException, report: Report, what: str) -> None:
-    """Put the report of a run on the exception that ended it, as `.report`, with a note in its traceback."""
-    annotate(error, f"{what}; its report is in .report: {report!r}", report=report)
-
-
-def annotate(error: BaseException, note: str, **found: Any) -> None:
-    """Set attributes on an exception and add a note to its traceback; does nothing if it does not allow that."""
-    try:
-        for name, value in found.items():
-            setattr(error, name, value)
-        error.add_note(note)
-    except Exception:  # an immutable exception is raised unchanged
+        error.report = report  # type: ignore[attr-defined]
+        error.__notes__ = [note for note in getattr(error, "__notes__", ()) if said not in note]
+        error.add_note(f"{what}{said}{report!r}")
+    except Exception:
         pass
 
 
+def _kind(outcome: Outcome[Any, Any]) -> str:
+    """The cause of a failure: `timeout`, `429` (too many requests), or the type of the error."""
+    error, reason = outcome.error, outcome.reason
+    name = reason.partition(":")[0]
+    if outcome.status == "timeout":
+        return "timeout"
+    if "insufficient_quota" in reason:  # a 429 that no wait can cure
+        return name
+    if name == "RateLimitError" or (isinstance(error, StoredError) and "429" in reason):
+        return "429"
+    try:
+        sources = error, getattr(error, "response", None)
+        refused = any(
+            getattr(source, at, None) == 429 for source in sources for at in ("status_code", "status", "code")
+        )
+    except Exception:  # a property of the error's own
+        refused = False
+    return "429" if refused else name
+
+
 def _short(value: object, width: int = 60) -> str:
-    text = " ".join(str(value).split())
+    text = " ".join(shown(value).split())
     return text if len(text) <= width else text[: width - 1] + "…"
 
 

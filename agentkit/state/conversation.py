@@ -1,6 +1,6 @@
 """An immutable conversation: each step returns a new state that shares memory with the old one.
 
-What it holds: `ConversationState` and `Conflict`. Import both from `agentkit.state`.
+What it holds: `ConversationState`, `Message` and `Conflict`. Import them from `agentkit.state`.
 Guarantees: deeply immutable, hashable, equal by value, safe to use from any thread or task; adding the
 hundred-thousandth message costs the same as adding the first.
 Strategy: messages are kept in a `MessageLog` whose versions share one list; `merge` joins branches as an ordered union
@@ -10,13 +10,13 @@ that counts repeats, so merging is associative and merging twice changes nothing
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agentkit.state.frozen import FrozenDict, MessageLog, freeze, thaw
 
-__all__ = ["Conflict", "ConversationState"]
+__all__ = ["Conflict", "ConversationState", "Message"]
 
 
 class Conflict(RuntimeError):
@@ -27,34 +27,80 @@ class Conflict(RuntimeError):
         self.key = key
 
 
+class Message(FrozenDict):
+    """A message: an immutable dict that also unpacks into its role and its content.
+
+    >>> message = Message(role="assistant", content="Scattering.", name="physicist")
+    >>> role, content = message
+    >>> role, message["role"], message.content, len(dict(message))
+    ('assistant', 'assistant', 'Scattering.', 3)
+
+    A subclass of dict, so `json.dumps` and the openai client accept it, and it equals the dict with the same keys. Only
+    iteration differs: it yields the role and the content. Iterate over `keys()` or `items()` to see all of it.
+    """
+
+    __slots__ = ()
+
+    @property
+    def role(self) -> str:
+        """Who said it: `"user"`, `"assistant"` and so on."""
+        return self["role"]  # type: ignore[no-any-return]
+
+    @property
+    def content(self) -> Any:
+        """What was said; None if the message has none, such as one that only calls tools."""
+        return self.get("content")
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.role, self.content))
+
+
+class _Messages(MessageLog):
+    """A log whose items are `Message`s; takes mappings with a `role`, and pairs of role and content."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def _item(item: Any, index: int) -> Message:
+        if isinstance(item, Message):
+            return item
+        if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str):
+            item = {"role": item[0], "content": item[1]}
+        if not isinstance(item, Mapping) or "role" not in item:
+            raise ValueError(f"messages[{index}] must be a dict with a 'role', got {item!r:.60}; see to_messages()")
+        return Message.of_frozen(freeze(item, f"messages[{index}]"))
+
+
 @dataclass(frozen=True, slots=True)
 class ConversationState:
     """A conversation at one moment: the messages, and the latest output of each agent. It never changes.
 
     >>> start = ConversationState().add_message("user", "Why is the sky blue?")
     >>> done = start.add_message("assistant", "Scattering.", name="physicist").add_output("physicist", "Scattering.")
-    >>> done.messages[-1]["content"], done.agent_outputs["physicist"], len(start.messages)
+    >>> done.messages[-1].content, done.agent_outputs["physicist"], len(start.messages)
     ('Scattering.', 'Scattering.', 1)
+    >>> [f"{role}: {content}" for role, content in done.messages]
+    ['user: Why is the sky blue?', 'assistant: Scattering.']
 
-    Deeply immutable, hashable, equal by value. Adding a message takes constant time; adding an output copies the small
-    table of outputs.
+    Deeply immutable, hashable, equal by value. Pass `messages` to `client.chat.completions.create` as they are. Adding
+    a message takes constant time; adding an output copies the small table of outputs.
     """
 
-    messages: Sequence[Mapping[str, Any]] = ()
-    """The messages, oldest first; each one a `FrozenDict` with `role`, `content` and any other keys it was given."""
+    messages: Sequence[Message] = ()
+    """The messages, oldest first; each one has `role`, `content` and any other keys it was given."""
     agent_outputs: Mapping[str, Any] = field(default_factory=dict)
     """The latest output of each agent, by name."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.messages, MessageLog):
-            object.__setattr__(self, "messages", MessageLog(freeze(list(self.messages), "messages")))
+        if not isinstance(self.messages, _Messages):
+            object.__setattr__(self, "messages", _Messages(self.messages))
         if not isinstance(self.agent_outputs, FrozenDict):
             object.__setattr__(self, "agent_outputs", freeze(dict(self.agent_outputs), "agent_outputs"))
 
     def add_message(self, role: str, content: Any, **more: Any) -> ConversationState:
         """Return a state with one more message; `more` is for `name`, `tool_calls` and the like."""
         message = freeze({"role": role, "content": content, **more}, "message")
-        return replace(self, messages=self._log.append(message))
+        return replace(self, messages=self._log.append(Message.of_frozen(message)))
 
     def add_output(self, agent: str, output: Any) -> ConversationState:
         """Return a state with `output` as the output of `agent`, replacing an earlier one."""
@@ -90,14 +136,10 @@ class ConversationState:
         cls, messages: Iterable[Mapping[str, Any]], agent_outputs: Mapping[str, Any] | None = None
     ) -> ConversationState:
         """Make a state from messages in the chat format; each needs a `role`."""
-        messages = list(messages)
-        for i, message in enumerate(messages):
-            if not isinstance(message, Mapping) or "role" not in message:
-                raise ValueError(f"messages[{i}] must be a dict with a 'role', got {message!r}; see to_messages()")
-        return cls(messages, agent_outputs or {})
+        return cls(_Messages(messages), agent_outputs or {})
 
     @property
-    def _log(self) -> MessageLog:
+    def _log(self) -> _Messages:
         return self.messages  # type: ignore[return-value]
 
     def _lacking(self, other: ConversationState) -> list[Any]:

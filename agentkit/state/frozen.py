@@ -20,7 +20,7 @@ import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, NoReturn, overload
+from typing import Any, NoReturn, Self, overload
 
 __all__ = ["FrozenDict", "MessageLog", "freeze", "thaw"]
 
@@ -88,7 +88,7 @@ class _CannotFreezeError(Exception):
 
 
 def _freeze(value: Any) -> Any:
-    if type(value) in (str, FrozenDict, MessageLog) or isinstance(value, _ATOMS):
+    if type(value) is str or isinstance(value, (_ATOMS, FrozenDict, MessageLog)):
         return value
     if isinstance(value, Mapping):
         return FrozenDict.of_frozen({_freeze_at(key, key): _freeze_at(value[key], key) for key in value})
@@ -152,7 +152,7 @@ class FrozenDict(dict[Any, Any]):
         super().__init__({_freeze(key): freeze(value, f"[{key!r}]") for key, value in dict(*args, **kwargs).items()})
 
     @classmethod
-    def of_frozen(cls, frozen: dict[Any, Any]) -> FrozenDict:
+    def of_frozen(cls, frozen: dict[Any, Any]) -> Self:
         """Wrap a dict whose keys and values are already frozen."""
         new = cls.__new__(cls)
         dict.__init__(new, frozen)
@@ -166,22 +166,22 @@ class FrozenDict(dict[Any, Any]):
             return self._hash
 
     def __repr__(self) -> str:
-        return f"FrozenDict({super().__repr__()})"
+        return f"{type(self).__name__}({super().__repr__()})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FrozenDict.of_frozen, (dict(self),)
+        return type(self).of_frozen, (dict(self),)
 
-    def __copy__(self) -> FrozenDict:
+    def __copy__(self) -> Self:
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenDict:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
 
-    def __or__(self, other: Any) -> FrozenDict:
-        return FrozenDict({**self, **other})
+    def __or__(self, other: Any) -> Self:
+        return type(self)({**self, **other})
 
     def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise TypeError("a FrozenDict cannot be changed; make a new one: {**old, key: value}")
+        raise TypeError(f"a {type(self).__name__} cannot be changed; make a new one: {{**old, key: value}}")
 
     __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
@@ -212,23 +212,26 @@ class MessageLog(Sequence[Any]):
     __slots__ = ("_length", "_shared")
 
     def __init__(self, items: Iterable[Any] = (), *, shared: _Shared | None = None) -> None:
-        # `shared` is for `_extended`: the memory that the new version covers completely
-        self._shared = shared or _Shared([_freeze_at(item, i) for i, item in enumerate(items)])
+        # `shared` is for `__add__`: the memory that the new version covers completely
+        self._shared = shared or _Shared([self._item(item, i) for i, item in enumerate(items)])
         self._length = len(self._shared.items)
 
-    def append(self, item: Any) -> MessageLog:
+    @staticmethod
+    def _item(item: Any, index: int) -> Any:
+        """Return the immutable form of an item; a subclass may give its items a type of their own."""
+        return freeze(item, f"item {index}")
+
+    def append(self, item: Any) -> Self:
         """Return a version with one more item; this one does not change."""
-        return self._extended([freeze(item, "item")])
+        return self.__add__((item,))
 
-    def __add__(self, other: Iterable[Any]) -> MessageLog:
-        return self._extended([freeze(item, "item") for item in other])
-
-    def _extended(self, frozen: list[Any]) -> MessageLog:
+    def __add__(self, other: Iterable[Any]) -> Self:
+        frozen, kind = [self._item(item, i) for i, item in enumerate(other, self._length)], type(self)
         with self._shared.lock:
             if len(self._shared.items) == self._length:  # this is the newest version
                 self._shared.items.extend(frozen)
-                return MessageLog(shared=self._shared)
-        return MessageLog(shared=_Shared(self._shared.items[: self._length] + frozen))
+                return kind(shared=self._shared)
+        return kind(shared=_Shared(self._shared.items[: self._length] + frozen))
 
     def __len__(self) -> int:
         return self._length
@@ -259,10 +262,10 @@ class MessageLog(Sequence[Any]):
         return repr(tuple(self))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return MessageLog, (tuple(self),)
+        return type(self), (tuple(self),)
 
-    def __copy__(self) -> MessageLog:
+    def __copy__(self) -> Self:
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> MessageLog:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
