@@ -140,7 +140,7 @@ class Dispatcher:
     # -- the dispatcher -------------------------------------------------------------------------------------------
 
     async def _dispatch(self) -> None:
-        source, limiter, gate, outcome, started = self._source, self.limiter, self._gate, None, 0
+        source, limiter, gate, outcome, started, now = self._source, self.limiter, self._gate, None, 0, 0.0
         try:
             await _turn()
             while self._cut_off is None:
@@ -149,17 +149,20 @@ class Dispatcher:
                     if not (self._live or self._due or self._later) and source.exhausted:
                         break
                     await self._hear()
+                    now = self._now()  # once for all that start now
                     continue
                 grant = None
                 if outcome.finished is None and not (gate.is_open and limiter.acquire_nowait()):
                     grant = await self._admit(outcome)
+                    now = self._now()
                 if outcome.finished is not None:
                     self._end(outcome)
                     continue
-                self._start(outcome, grant)
+                self._start(outcome, grant, now)
                 started += 1
                 if limiter.runs > 1 or started % BATCH == 0:
                     await asyncio.sleep(0)  # other runs on this limiter have their turn before the next slot
+                    now = self._now()
         except asyncio.CancelledError:
             self.stop("cancelled", "the task that runs it was cancelled")
         except BaseException as error:
@@ -240,9 +243,9 @@ class Dispatcher:
             self._source.close()
             self._wake()
 
-    def _start(self, outcome: Outcome, grant: Grant | None) -> None:
+    def _start(self, outcome: Outcome, grant: Grant | None, now: float) -> None:
         """Start an attempt, which from here on holds the slot and the grant."""
-        now, when, context, started = self._time() - self.began, inf, None, False
+        when, context, started = inf, None, False
         try:
             if self._timed:
                 waited = now - outcome.submitted
@@ -398,10 +401,7 @@ class Dispatcher:
     async def _hear(self) -> None:
         """Wait, as the dispatcher, until something has changed."""
         self._news = asyncio.get_running_loop().create_future()
-        try:
-            await self._news
-        finally:
-            self._news = None
+        await self._news
 
     async def wait_until_over(self, waiting: Callable[[], Awaitable[Any]] | None = None) -> None:
         """Wait until the run is over, or for `waiting`; if that is cancelled, end the run and wait for its end.

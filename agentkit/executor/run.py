@@ -122,13 +122,14 @@ class Run(Handle):
             broken, source, reason = self._source.error, self._source, self.stopped
             if broken is not None and reason is None:
                 reason = f"the source of tasks failed: {type(broken).__name__}"
-            outcomes = (self._kept or []) + (source.rest(reason, self._writer) if reason else [])
+            outcomes, self._kept = self._kept or [], []
+            if reason is not None:
+                outcomes += source.rest(reason, self._writer)
             if source.order is not None:
                 outcomes.sort(key=lambda outcome: outcome.task_id)
             if self._gate.closed is not None:
                 reason = _not_started(self._gate.closed[1], outcomes)
             self._report = Report(outcomes, limits=self.limits, stopped=reason, stalls=self.stalls)
-            self._kept = []
         return self._report
 
     def __del__(self) -> None:
