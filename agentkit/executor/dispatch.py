@@ -24,6 +24,7 @@ from agentkit.executor.call import UNFINISHED, forgotten_await
 from agentkit.executor.grants import Gate, Grant, refusal
 from agentkit.executor.nesting import Nesting, NeverStarts, inside
 from agentkit.executor.settings import Plan, open_bar
+from agentkit.executor.source import Source
 from agentkit.limits import BudgetExceeded
 from agentkit.report.outcome import Attempt, Outcome, clock, current
 from agentkit.report.stalls import LoopMonitor, Stall, is_real
@@ -36,7 +37,7 @@ BATCH = 200  # attempts started in a row, where no limit makes the dispatcher wa
 class Dispatcher:
     """Starts the attempts of a run, and ends them and it."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, source: Source) -> None:
         self.limiter = plan.limiter
         """The slots."""
         self.began = 0.0
@@ -45,7 +46,7 @@ class Dispatcher:
         """`(seconds since the run began, limit)` for the beginning and each change of the limit."""
         self.stalls: list[Stall] = []
         """Agents that blocked the loop so far, and for how long."""
-        self._plan, self._source, self._settings, self._writer = plan, plan.source, plan.settings, plan.writer
+        self._plan, self._source, self._settings, self._writer = plan, source, plan.settings, plan.writer
         self._call, self._retries = plan.call, plan.retries
         self._timed = plan.settings.timeout is not None or plan.settings.deadline is not None
         self._loop: asyncio.AbstractEventLoop | None = None  # None until the run begins
@@ -103,7 +104,7 @@ class Dispatcher:
             if plan.progress and (bar := open_bar(self._source.total)) is not None:
                 self._bar = bar
                 ending.append(bar.close)
-            if not plan.serial and is_real(loop):
+            if plan.monitored and is_real(loop):
                 self._monitor = LoopMonitor(loop, self._attempts.task_id_of)
                 self.stalls = self._monitor.detector.stalls
                 ending.append(self._monitor.stop)
@@ -430,17 +431,14 @@ class Dispatcher:
 def _begun(
     loop: asyncio.AbstractEventLoop | None, work: Coroutine[Any, Any, None], context: Context | None
 ) -> asyncio.Task[None]:
-    """Make a task of a coroutine that begins with `await _turn()` inside a `try`, and begin it.
-
-    So a cancellation before its first turn does not pass it by. An eager task factory has begun it already.
-    """
+    """Make a task of a coroutine that begins with `await _turn()`, and begin it: so it sees an early cancellation."""
     assert loop is not None
     try:
         task = loop.create_task(work, context=context)
     except BaseException:
         work.close()
         raise
-    if not work.cr_suspended:  # type: ignore[attr-defined]  # coroutines have it, the abstract class does not
+    if not work.cr_suspended:  # type: ignore[attr-defined]  # an eager task factory has begun it already
         work.send(None)
     return task
 

@@ -62,8 +62,8 @@ class ParallelAgentExecutor:
     All of these can be assigned later, for the runs that begin then.
     """
 
-    __slots__ = ("_threads", "budget", "deadline", "journal", "limiter", "max_failures", "on_error", "pool", "progress",
-                 "rate_limiter", "retry", "serial", "timeout", "usage")  # fmt: skip
+    __slots__ = ("_called", "_threads", "budget", "deadline", "journal", "limiter", "max_failures", "on_error", "pool",
+                 "progress", "rate_limiter", "retry", "serial", "timeout", "usage")  # fmt: skip
 
     def __init__(
         self,
@@ -110,6 +110,7 @@ class ParallelAgentExecutor:
         self.usage, self.progress = usage, progress
         self.timeout, self.deadline, self.on_error, self.max_failures = timeout, deadline, on_error, max_failures
         self._threads: Executor | None = None  # for `call`
+        self._called: tuple[tuple[Any, ...], Plan] | None = None  # what the last `call` was made of
         self._settings()
 
     @property
@@ -166,7 +167,7 @@ class ParallelAgentExecutor:
     ) -> Run:
         """Begin at once and return the live `Run`; await it for the `Report`."""
         asyncio.get_running_loop()  # a clear RuntimeError outside a coroutine
-        run = Run(self._plan(tasks, agent_fn, within, cost=cost))
+        run = Run(self._plan(agent_fn, within), Source(tasks, cost))
         run.begin()
         return run
 
@@ -182,7 +183,7 @@ class ParallelAgentExecutor:
 
         It begins with the iteration. Nothing is kept, the input may be endless, and a slow reader slows the run.
         """
-        return Stream(self._plan(tasks, agent_fn, within), ordered=ordered)
+        return Stream(self._plan(agent_fn, within), Source(tasks), ordered=ordered)
 
     async def map(
         self,
@@ -201,7 +202,8 @@ class ParallelAgentExecutor:
         nothing new starts, what is in flight is cancelled, and the error is raised, with the report of what was done
         as its `.report`. After `within` seconds it is a `TimeoutError`.
         """
-        return await self._results(self._plan(tasks, agent_fn, within, cost=cost, on_error="raise"))
+        plan = self._plan(agent_fn, within, on_error="raise")
+        return await self._results(Run(plan, Source(tasks, cost)))
 
     async def call(self, task: Any, agent_fn: Callable[[Any], Any]) -> Any:
         """Return what `agent_fn` returned for one task, under the same limits, retries and budget as a run.
@@ -209,15 +211,20 @@ class ParallelAgentExecutor:
         >>> asyncio.run(ParallelAgentExecutor(2).call("a", str.upper))
         'A'
 
-        What a web handler needs: all calls on one executor share its slots. An error is the agent's own.
+        What a web handler needs: all calls on one executor share its slots, and a pause that one of them is asked for
+        holds back the others. An error is the agent's own.
         """
-        if self.pool is None and self._threads is None and not self.serial and not is_async(agent_fn):
-            self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="agentkit")
-        plan = self._plan([task], agent_fn, on_error="raise", pool=self.pool or self._threads)
-        return (await self._results(plan))[0]
+        loop = asyncio.get_running_loop()
+        given = (loop, agent_fn, self.limiter, self.timeout, self.deadline, self.rate_limiter, self.retry, self.budget,
+                 self.journal, self.pool, self.usage)  # fmt: skip
+        if self._called is None or self._called[0] != given or self.journal is not None:
+            if self.pool is None and self._threads is None and not self.serial and not is_async(agent_fn):
+                self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="agentkit")
+            pool = None if is_async(agent_fn) else self._threads
+            self._called = given, self._plan(agent_fn, on_error="raise", pool=pool, monitored=False)
+        return (await self._results(Run(self._called[1], Source([task]))))[0]
 
-    async def _results(self, plan: Plan) -> list[Any]:
-        run = Run(plan)
+    async def _results(self, run: Run) -> list[Any]:
         report = await run
         if report.stopped is None:
             return report.results
@@ -232,18 +239,15 @@ class ParallelAgentExecutor:
 
     def _plan(
         self,
-        tasks: Any,
         agent_fn: Any,
         within: float | None = None,
         *,
-        cost: Callable[[Any], float] | None = None,
         on_error: str | None = None,
         pool: Executor | None = None,
+        monitored: bool = True,
     ) -> Plan:
-        source, pool = Source(tasks, cost), self.pool if pool is None or is_async(agent_fn) else pool
-        call, close = as_coroutine_function(agent_fn, self.limiter, pool=pool, serial=self.serial)
+        call, close = as_coroutine_function(agent_fn, self.limiter, pool=pool or self.pool, serial=self.serial)
         return Plan(
-            source=source,
             call=call,
             agent=agent_fn,
             limiter=self.limiter,
@@ -255,7 +259,7 @@ class ParallelAgentExecutor:
             observe=getattr(self.limiter, "observe", None),
             usage=self.usage,
             close=close,
-            serial=self.serial,
+            monitored=monitored and not self.serial,
             progress=self.progress,
         )
 

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from agentkit.executor.dispatch import Dispatcher
 from agentkit.executor.settings import Plan, RunStatistics
+from agentkit.executor.source import Source
 from agentkit.limits import BudgetExceeded
 from agentkit.report import Outcome, Report, attach
 
@@ -90,8 +91,8 @@ class Run(Handle):
     waited for, when the block is left before it has ended.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        super().__init__(plan)
+    def __init__(self, plan: Plan, source: Source) -> None:
+        super().__init__(plan, source)
         self._kept = []
         self._report: Report | None = None
         self._awaited = False

@@ -18,7 +18,6 @@ from typing import Any
 
 from agentkit.base.hooks import called
 from agentkit.executor.grants import Grant
-from agentkit.executor.source import Source
 from agentkit.journal.writer import JournalWriter
 from agentkit.limits import Budget, RateLimiter, retry_after
 from agentkit.report.outcome import Outcome
@@ -89,7 +88,6 @@ class Settings:
 class Plan:
     """What one run is made of."""
 
-    source: Source
     call: Callable[[Any], Awaitable[Any]]
     agent: Any
     limiter: CapacityLimiter
@@ -104,7 +102,8 @@ class Plan:
     """Reads what a result used, where the user knows better."""
     close: Callable[[], None] | None
     """What to call when the run is over: its threads go."""
-    serial: bool
+    monitored: bool
+    """Whether agents that block the loop are noted."""
     progress: bool
 
     def settle(

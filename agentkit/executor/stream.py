@@ -14,6 +14,7 @@ from collections import deque
 
 from agentkit.executor.run import Handle
 from agentkit.executor.settings import Plan
+from agentkit.executor.source import Source
 from agentkit.report import Outcome
 
 __all__ = ["Stream"]
@@ -34,8 +35,8 @@ class Stream(Handle):
     It begins with the iteration. `stopped` says why it ended early, if it did.
     """
 
-    def __init__(self, plan: Plan, *, ordered: bool) -> None:
-        super().__init__(plan)
+    def __init__(self, plan: Plan, source: Source, *, ordered: bool) -> None:
+        super().__init__(plan, source)
         self._ready: deque[Outcome] = deque()  # finished, not yet handed to the reader
         self._early: dict[int, Outcome] = {}  # ordered: finished before an earlier one
         self._ordered, self._in_order = ordered, 0
