@@ -289,8 +289,12 @@ def test_AdaptiveLimiter_tells_its_state() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "says"),
     [
-        ({"initial": 0}, ValueError, "must be 1 or more and in this order, got 1, 0 and 1000"),
-        ({"initial": 10, "max_limit": 5}, ValueError, "got 1, 10 and 5; lower `min_limit` or raise `max_limit`"),
+        ({"initial": 0}, ValueError, "initial must be 1 or more, got 0; for a fixed limit"),
+        (
+            {"initial": 10, "max_limit": 5},
+            ValueError,
+            "max_limit must be 10 or more, got 5; it must not be below initial",
+        ),
         ({"initial": 2.5}, TypeError, "initial must be a whole number, got 2.5"),
         ({"initial": 10, "min_limit": True}, TypeError, "min_limit must be a whole number, got True"),
     ],

@@ -183,11 +183,11 @@ def test_Budget_without_reserve_is_exceeded_by_calls_in_flight():
         ({"calls": -1}, "calls must be 0 or more, got -1; use None"),
         ({"calls": 1.5}, "calls must be a whole number, got 1.5"),
         ({"tokens": "many"}, "tokens must be a number, got 'many'"),
-        ({"tokens": float("nan")}, "tokens must be 0 or more, got nan"),
-        ({"money": 1}, r"money needs prices; give prices=\(input, output\)"),
+        ({"tokens": float("nan")}, "tokens must be a finite number, got nan"),
+        ({"money": 1}, r"money needs prices, got 1; give prices=\(input, output\)"),
         ({"money": 1, "prices": (1,)}, r"prices must be \(input, output\) per million tokens"),
         ({"money": 1, "prices": {"a": (1, -1)}}, "prices must be"),
-        ({"estimate": 3}, "estimate must be a function of a task, got 3"),
+        ({"estimate": 3}, "estimate must be a function, got 3; use None"),
     ],
 )
 def test_Budget_bad_arguments_name_parameter_value_and_remedy(arguments, said):

@@ -335,7 +335,7 @@ def test_hint_strength_can_be_asked_for(capsys):
 
 def test_hint_strength_out_of_range_is_refused():
     """There are three."""
-    with pytest.raises(ValueError, match="strength must be 1, 2 or 3, got 4"):
+    with pytest.raises(ValueError, match="strength must be from 1 to 3, got 4"):
         hint("ex-limit", 4)
 
 

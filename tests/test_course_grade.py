@@ -278,8 +278,8 @@ def test_grade_check_inside_the_exercise_cell_cannot_be_lost(course, tmp_path, c
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--memory", "64"], "memory must be 512 MB or more, got 64"),
-        (["--seconds", "0"], "seconds must be more than 0, got 0.0"),
+        (["--memory", "64"], "memory must be 512 or more, got 64"),
+        (["--seconds", "0"], "seconds must be above 0, got 0.0"),
         (["--jobs", "0"], "jobs must be 1 or more, got 0"),
     ],
 )

@@ -763,24 +763,24 @@ def test_execute_nested_with_limits_of_their_own():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"max_concurrency": -1}, ValueError, "max_concurrency must be 0 or more, got -1; use 0 to run one after"),
-        ({"max_concurrency": 2.5}, TypeError, "max_concurrency must be a whole number or a CapacityLimiter, got 2.5;"),
+        ({"max_concurrency": -1}, ValueError, "max_concurrency must be 0 or more, got -1; use 0 to run one task"),
+        ({"max_concurrency": 2.5}, TypeError, "max_concurrency must be a whole number, got 2.5;"),
         (
             {"max_concurrency": True},
             TypeError,
-            "max_concurrency must be a whole number or a CapacityLimiter, got True;",
+            "max_concurrency must be a whole number, got True;",
         ),
-        ({"max_concurrency": "4"}, TypeError, "max_concurrency must be a whole number or a CapacityLimiter, got '4';"),
-        ({"timeout": 0}, ValueError, "timeout must be more than 0 seconds, got 0; give seconds, or None for no bound"),
-        ({"timeout": -1.5}, ValueError, "timeout must be more than 0 seconds, got -1.5; give seconds"),
-        ({"timeout": math.nan}, ValueError, "timeout must be more than 0 seconds, got nan; give seconds"),
-        ({"timeout": "5"}, TypeError, "timeout must be a number of seconds, got '5'; give seconds, or None"),
-        ({"timeout": True}, TypeError, "timeout must be a number of seconds, got True; give seconds"),
-        ({"deadline": 0}, ValueError, "deadline must be more than 0 seconds, got 0; give seconds"),
-        ({"on_error": "ignore"}, ValueError, "on_error must be 'collect', 'stop' or 'raise', got 'ignore'; use 'coll"),
-        ({"max_failures": 0}, ValueError, "max_failures must be a whole number, 1 or more, got 0; use None for no"),
-        ({"max_failures": 1.5}, ValueError, "max_failures must be a whole number, 1 or more, got 1.5; use None"),
-        ({"pool": 4}, TypeError, "pool must be a concurrent.futures.Executor, got 4; use None for threads"),
+        ({"max_concurrency": "4"}, TypeError, "max_concurrency must be a whole number, got '4';"),
+        ({"timeout": 0}, ValueError, "timeout must be above 0, got 0; give seconds, or None for no limit"),
+        ({"timeout": -1.5}, ValueError, "timeout must be above 0, got -1.5; give seconds"),
+        ({"timeout": math.nan}, ValueError, "timeout must be a finite number, got nan; give seconds"),
+        ({"timeout": "5"}, TypeError, "timeout must be a number, got '5'; give seconds, or None"),
+        ({"timeout": True}, TypeError, "timeout must be a number, got True; give seconds"),
+        ({"deadline": 0}, ValueError, "deadline must be above 0, got 0; give seconds"),
+        ({"on_error": "ignore"}, ValueError, "on_error must be one of collect, stop, raise, got 'ignore'; use 'coll"),
+        ({"max_failures": 0}, ValueError, "max_failures must be 1 or more, got 0; use None for no"),
+        ({"max_failures": 1.5}, TypeError, "max_failures must be a whole number, got 1.5; use None"),
+        ({"pool": 4}, TypeError, "pool must be an Executor, got 4; use None for threads"),
     ],
 )
 def test_ParallelAgentExecutor_bad_argument(arguments: dict[str, Any], error: type[Exception], message: str):
@@ -794,12 +794,15 @@ def test_ParallelAgentExecutor_bad_argument(arguments: dict[str, Any], error: ty
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("one text", nap), "tasks must be an iterable of tasks, got the single text 'one text'; put it in a list"),
-        ((b"bytes", nap), "tasks must be an iterable of tasks, got the single text b'bytes'; put it in a list"),
+        (
+            ("one text", nap),
+            "tasks must be an iterable of tasks, not a single string, got 'one text'; put it in a list",
+        ),
+        ((b"bytes", nap), "tasks must be an iterable of tasks, not a single string, got b'bytes'; put it in a list"),
         ((7, nap), "tasks must be an iterable or async iterable, got 7; put a single task in a list"),
         (([1], None), "agent_fn must be a function of one task, got None; write `async def agent(task): …`"),
         (([1], "nap"), "agent_fn must be a function of one task, got 'nap'; write"),
-        (([1], nap, "sum"), "aggregator must be callable, got 'sum'; use None for none"),
+        (([1], nap, "sum"), "aggregator must be a function, got 'sum'; use None for none"),
     ],
 )
 def test_execute_bad_argument(arguments: tuple[Any, ...], message: str):
@@ -828,7 +831,7 @@ def test_execute_coroutine_instead_of_a_function():
 @pytest.mark.parametrize("within", [0, -1, math.nan])
 def test_execute_bad_within(within: float):
     """`within` is checked like the other time limits."""
-    with pytest.raises(ValueError, match="within must be more than 0 seconds, got"):
+    with pytest.raises(ValueError, match=r"within must be (above 0|a finite number), got"):
         execute([1], nap, within=within)
 
 

@@ -321,7 +321,7 @@ def test_explore_ends_a_scenario_that_never_ends() -> None:
     [
         ({"scenario": lost_update, "max_runs": 0}, "max_runs must be 1 or more, got 0"),
         ({"scenario": lost_update, "max_deviations": -1}, "max_deviations must be 0 or more, got -1"),
-        ({"scenario": 7}, r"scenario must be a function, got int; write explore\(f\)"),
+        ({"scenario": 7}, r"scenario must be a function, got 7; write explore\(f\)"),
         ({"scenario": lambda: 7}, "scenario must be async, or return coroutines, got int"),
     ],
 )
@@ -506,7 +506,7 @@ def test_hammer_is_not_hidden_by_its_module() -> None:
 @pytest.mark.parametrize("name", ["threads", "iterations", "rounds"])
 def test_hammer_explains_bad_arguments(name: str) -> None:
     """Zero of anything would find nothing and look like a pass."""
-    with pytest.raises(ValueError, match=f"{name} must be 1 or more, got 0"):
+    with pytest.raises(ValueError, match=f"{name} must be from 1 to 1,000,000, got 0"):
         hammer(lambda: None, **{name: 0})  # type: ignore[arg-type]
 
 

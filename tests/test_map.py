@@ -514,7 +514,7 @@ def test_map_tells_the_watch_whose_agent_the_loop_is_in(settings: dict[str, Any]
 @pytest.mark.parametrize(
     ("tasks", "agent", "message"),
     [
-        ("one text", nap, "tasks must be an iterable of tasks, got the single text 'one text'; put it in a list"),
+        ("one text", nap, "tasks must be an iterable of tasks, not a single string, got 'one text'; put it in a list"),
         (7, nap, "tasks must be an iterable or async iterable, got 7; put a single task in a list"),
         (nap, [1, 2], "tasks must be an iterable or async iterable, got <function nap"),
         ([1], None, "agent_fn must be a function of one task, got None"),

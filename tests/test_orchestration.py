@@ -108,7 +108,7 @@ def test_Orchestrator_two_agents_of_one_name_are_refused(kind):
 @pytest.mark.parametrize(
     ("agents", "prompts", "state", "said"),
     [
-        ([Scripted("a")], "x", None, "one prompt per agent, got the single text 'x'"),
+        ([Scripted("a")], "x", None, r"prompts must be a list or another iterable, got 'x'; write \[prompt\] \* len"),
         ([object()], ["x"], None, r"agents\[0\] must have a name and"),
         ([Scripted("a")], ["x"], {}, "initial_state must be a ConversationState"),
     ],
@@ -292,7 +292,7 @@ def test_Orchestrator_bad_settings_are_named(make, error, said):
 
 def test_Parallel_run_with_limit_refuses_a_timeout_of_nothing():
     """Zero seconds is a mistake, not a bound."""
-    with pytest.raises(ValueError, match="timeout must be more than 0 seconds, got 0; use None"):
+    with pytest.raises(ValueError, match="timeout must be above 0, got 0; give seconds, or None"):
         simulate(ParallelOrchestrator().run_with_limit, Scripted("a"), "x", None, 0)
 
 

@@ -370,11 +370,11 @@ def test_Faults_script_and_rates() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Fault("nonsense"), "a fault must be one of bad_request, .* got 'nonsense'"),
+        (lambda: Fault("nonsense"), "kind must be one of bad_request, .* got 'nonsense'"),
         (lambda: Faults(rates={"cut": 0.6, "stall": 0.6}), "rates must be probabilities that add up to 1"),
-        (lambda: Faults(script={0: "cut"}), "script must say which call: 1 for the first"),
-        (lambda: Latency(hiccup=2), "hiccup must be a probability from 0 to 1, got 2"),
-        (lambda: Latency(slots=0), "slots must be a whole number of 1 or more, got 0"),
+        (lambda: Faults(script={0: "cut"}), "script must be 1 or more, got 0; its keys are calls"),
+        (lambda: Latency(hiccup=2), "hiccup must be from 0 to 1, got 2"),
+        (lambda: Latency(slots=0), "slots must be 1 or more, got 0"),
     ],
 )
 def test_Faults_bad_settings_are_named(make: Any, message: str) -> None:

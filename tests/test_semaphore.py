@@ -413,7 +413,7 @@ def test_CapacityLimiter_release_without_acquire():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"limit": -1}, ValueError, "limit must be 0 or more, got -1; use 0 to admit nobody, None for no limit"),
+        ({"limit": -1}, ValueError, "limit must be 0 or more, got -1; use 0 to admit no caller, None for no limit"),
         ({"limit": 2.5}, TypeError, "limit must be a whole number, got 2.5; use"),
         ({"limit": True}, TypeError, "limit must be a whole number, got True; use"),
         ({"limit": "3"}, TypeError, "limit must be a whole number, got '3'; use"),

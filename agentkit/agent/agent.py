@@ -12,11 +12,12 @@ Opened by notebook 01.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from agentkit.agent.chat import APIS, Listener, PerLoop, call
 from agentkit.agent.reply import Reply
+from agentkit.base.arguments import attribute, choice, function, instance, items, refusal, text, whole
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -35,11 +36,9 @@ class Agent(ABC):
     'NOT SO LOUD'
     """
 
+    name: str = attribute(text, remedy="it labels the agent in every picture", empty=False)
+
     def __init__(self, name: str) -> None:
-        if not isinstance(name, str) or not name:
-            raise ValueError(
-                f"name must be a text that is not empty, got {name!r}; it labels the agent in every picture"
-            )
         self.name = name
 
     @abstractmethod
@@ -75,6 +74,11 @@ class ChatAgent(Agent):
     an answer has what had arrived, a `Reply`, as `error.partial`.
     """
 
+    instructions: str = attribute(text)
+    model: str = attribute(text, remedy="name a model of the endpoint", empty=False)
+    api: str = attribute(choice, choices=APIS, remedy="most endpoints speak 'chat'")
+    max_tokens: int | None = attribute(whole, remedy="use None for no limit", none=True)
+
     def __init__(
         self,
         name: str,
@@ -88,27 +92,29 @@ class ChatAgent(Agent):
         request: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(name)
-        if api not in APIS:
-            raise ValueError(f"api must be one of {', '.join(APIS)}, got {api!r}; most endpoints speak 'chat'")
-        if "stream" in (request or {}):
+        self.instructions, self.model, self.max_tokens = instructions, model, max_tokens
+        self.api = api
+        self._request = dict(instance("request", request, Mapping, "give a dict of fields", none=True) or {})
+        if "stream" in self._request:
             raise ValueError("request must not hold 'stream'; use ChatAgent(stream=True), which returns whole replies")
-        self.instructions, self.model, self.max_tokens, self.api = instructions, model, max_tokens, api
         self._client = client if isinstance(client, PerLoop) else PerLoop(client)
         self._listener = _listener(stream)
-        self._request = dict(request or {})
-        if max_tokens is not None:
-            self._request[APIS[api].cap] = max_tokens
 
     def messages(self, prompt: str, context: Any = None) -> list[dict[str, str]]:
         """Return the request's messages: instructions, then the context's messages, then the prompt."""
         system = [{"role": "system", "content": self.instructions}] if self.instructions else []
-        earlier = context.to_messages() if hasattr(context, "to_messages") else list(context or [])
+        if hasattr(context, "to_messages"):
+            context = context.to_messages()
+        earlier = [] if context is None else items("context", context, "give messages, or a ConversationState")
         return [*system, *earlier, {"role": "user", "content": prompt}]
 
     async def ask(self, prompt: str, context: Any = None, *, stream: bool | Listener | None = None) -> Reply:
         """Send one request and return the whole `Reply`; `stream`, if given, counts instead of the agent's own."""
         listener = self._listener if stream is None else _listener(stream)
-        request = APIS[self.api].request(self.model, self.messages(prompt, context), self._request)
+        if not isinstance(prompt, str | list):
+            raise refusal("prompt", "must be a string or a list of parts", prompt, "write str(prompt)", TypeError)
+        bound = {} if self.max_tokens is None else {APIS[self.api].cap: self.max_tokens}
+        request = APIS[self.api].request(self.model, self.messages(prompt, context), {**self._request, **bound})
         return await call(self._client(), self.api, request, listener)
 
     async def process(self, prompt: str, context: Any = None) -> str:
@@ -124,9 +130,7 @@ def _listener(stream: bool | Listener) -> Listener | None:
     """The function to tell each piece of text; None for no stream."""
     if isinstance(stream, bool):
         return _unheard if stream else None
-    if not callable(stream):
-        raise TypeError(f"stream must be True, False or a function of one piece of text, got {stream!r}")
-    return stream
+    return function("stream", stream, "use True, False or a function of one piece of text", may_be_async=True)  # type: ignore[no-any-return]
 
 
 def _unheard(text: str) -> None:

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from agentkit.agent.reply import BrokenAnswer, Reply
+from agentkit.base.arguments import refusal
 from agentkit.report.outcome import span
-from agentkit.report.usage import Usage
+from agentkit.report.usage import Usage, usage_of
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -64,12 +65,12 @@ class _Chat:
         choice, used = answer.choices[0], answer.usage
         draft.pieces.append(choice.message.content or "")
         draft.model, draft.finish_reason = answer.model, choice.finish_reason or "stop"
-        draft.usage = None if used is None else Usage(1, used.prompt_tokens, used.completion_tokens)
+        draft.usage = usage_of(used)
 
     def piece(self, chunk: Any, draft: _Draft) -> str:
         draft.model = chunk.model or draft.model
         if (used := getattr(chunk, "usage", None)) is not None:
-            draft.usage = Usage(1, used.prompt_tokens, used.completion_tokens)
+            draft.usage = usage_of(used)
         for choice in chunk.choices:
             if choice.index == 0:
                 draft.finish_reason = choice.finish_reason or draft.finish_reason
@@ -95,7 +96,7 @@ class _Responses:
         draft.pieces[:] = [answer.output_text] if answer.output_text else draft.pieces
         used, why = answer.usage, getattr(answer.incomplete_details, "reason", None)
         draft.model = answer.model
-        draft.usage = None if used is None else Usage(1, used.input_tokens, used.output_tokens)
+        draft.usage = usage_of(used)
         if answer.status == "failed":
             raise _as_api_error(answer.error)
         draft.finish_reason = self._reasons.get(why, why or "stop")
@@ -219,9 +220,8 @@ class PerLoop:
 def _checked(client: Any) -> Any:
     """The client, without retries of its own; or what is wrong with it."""
     if not hasattr(client, "chat") or hasattr(client, "__enter__"):  # openai.OpenAI would block the event loop
-        raise TypeError(
-            f"client must be an openai.AsyncOpenAI, got {client!r:.80}; for the embedded one, Provider().client()"
-        )
+        remedy = "for the embedded one, Provider().client()"
+        raise refusal("client", "must be an openai.AsyncOpenAI", client, remedy, TypeError)
     return client.with_options(max_retries=0) if client.max_retries else client
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from agentkit.base.arguments import check_fields, instance, text
 from agentkit.report.usage import Usage
 
 __all__ = ["BrokenAnswer", "Reply"]
@@ -30,6 +31,11 @@ class Reply:
     request_id: str | None = field(default=None, compare=False)
     """The endpoint's id for the request, for looking it up in a log."""
 
+    def __post_init__(self) -> None:
+        check_fields(self, text, "text", "model", "finish_reason")
+        check_fields(self, instance, "usage", kind=Usage, none=True)
+        check_fields(self, text, "request_id", none=True)
+
     def __str__(self) -> str:
         return self.text
 
@@ -47,8 +53,8 @@ class BrokenAnswer(ConnectionError):
     """The part that arrived."""
 
     def __init__(self, message: str, partial: Reply) -> None:
-        super().__init__(message)
-        self.partial = partial
+        super().__init__(text("message", message))
+        self.partial = instance("partial", partial, Reply)
 
     def __reduce__(self) -> tuple[type[BrokenAnswer], tuple[str, Reply]]:
         return type(self), (str(self), self.partial)

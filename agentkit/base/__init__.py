@@ -1,7 +1,7 @@
 """Helpers that every other room may use; they import the standard library only.
 
-`hooks`: calling a function that the user supplied. `redact`: strings without credentials.
-`threads`: plain functions called from asyncio.
+`arguments`: checks of arguments. `hooks`: calling a function that the user supplied. `redact`: strings without
+credentials. `threads`: plain functions called from asyncio.
 """
 
 __all__: list[str] = []

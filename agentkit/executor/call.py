@@ -15,6 +15,7 @@ from functools import partial
 from types import AsyncGeneratorType, CoroutineType
 from typing import Any
 
+from agentkit.base.arguments import refusal
 from agentkit.base.threads import InPool, inline
 from agentkit.semaphore import CapacityLimiter
 
@@ -60,7 +61,8 @@ def _check_agent(agent_fn: Any) -> None:
             "agent_fn must be a function of one task, got a coroutine; hand in the function without calling it"
         )
     if not callable(agent_fn):
-        raise TypeError(f"agent_fn must be a function of one task, got {agent_fn!r}; write `async def agent(task): …`")
+        rule, remedy = "must be a function of one task", "write `async def agent(task): …`"
+        raise refusal("agent_fn", rule, agent_fn, remedy, TypeError)
     if inspect.isasyncgenfunction(agent_fn):
         raise TypeError(
             f"agent_fn must return one value, got the async generator {agent_fn!r}; return a list instead of yielding"

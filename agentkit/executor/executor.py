@@ -13,23 +13,42 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterable, Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from agentkit.base.arguments import choice, function, instance, refusal, seconds, switch, whole
 from agentkit.executor.call import MAX_THREADS, as_coroutine_function, is_async
 from agentkit.executor.run import Run
-from agentkit.executor.settings import Plan, Settings
+from agentkit.executor.settings import ON_ERROR, Plan, Settings
 from agentkit.executor.source import Source
 from agentkit.executor.stream import Stream
+from agentkit.journal import Journal
+from agentkit.limits import Budget, RateLimiter
 from agentkit.report import Report, attach
+from agentkit.retry import RetryPolicy
 from agentkit.semaphore import CapacityLimiter
 
 if TYPE_CHECKING:
-    from agentkit.journal import Journal
-    from agentkit.limits import Budget, RateLimiter
     from agentkit.report.usage import Usage
-    from agentkit.retry import RetryPolicy
 
 __all__ = ["ParallelAgentExecutor"]
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {  # of what is assigned, by the constructor and later
+    "limiter": partial(instance, kind=CapacityLimiter),
+    "pool": partial(instance, kind=Executor, remedy="use None for threads", none=True),
+    "rate_limiter": partial(
+        instance, kind=RateLimiter, remedy="to limit how many run at once use max_concurrency", none=True
+    ),
+    "retry": partial(instance, kind=RetryPolicy, remedy="for three attempts write RetryPolicy(attempts=3)", none=True),
+    "budget": partial(instance, kind=Budget, none=True),
+    "journal": partial(instance, kind=Journal, none=True),
+    "usage": partial(function, remedy="use None for the usual one", none=True),
+    "progress": switch,
+    "timeout": seconds,
+    "deadline": seconds,
+    "on_error": partial(choice, choices=ON_ERROR, remedy="use 'collect' to keep failures and go on"),
+    "max_failures": partial(whole, remedy="use None for no limit", none=True),
+}
 
 
 class ParallelAgentExecutor:
@@ -81,37 +100,17 @@ class ParallelAgentExecutor:
         usage: Callable[[Any], Usage | None] | None = None,
         progress: bool = False,
     ) -> None:
-        self.serial = max_concurrency == 0
+        self.serial = not isinstance(max_concurrency, CapacityLimiter) and max_concurrency == 0
         """Whether tasks run one after another in the caller's thread."""
         self.limiter = _limiter(max_concurrency)
-        """The slots; `executor.limiter.limit = 25` takes effect at once, also during a run."""
-        self.pool = pool
-        """The pool that plain functions run in; None for threads made when they are needed."""
-        if pool is not None and not isinstance(pool, Executor):
-            raise TypeError(f"pool must be a concurrent.futures.Executor, got {pool!r}; use None for threads")
-        if rate_limiter is not None and not hasattr(rate_limiter, "try_acquire"):
-            raise TypeError(
-                f"rate_limiter must be a RateLimiter, got {rate_limiter!r}; "
-                "to bound how many run at once use max_concurrency"
-            )
-        if retry is not None and not hasattr(retry, "begin"):
-            raise TypeError(
-                f"retry must be a RetryPolicy, got {retry!r}; for three attempts write RetryPolicy(attempts=3)"
-            )
-        for name, given, method in (("budget", budget, "acquire"), ("journal", journal, "writer")):
-            if given is not None and not hasattr(given, method):
-                raise TypeError(f"{name} must be a {name.title()}, got {given!r}; make one with {name.title()}(...)")
-        self.budget, self.journal = budget, journal
-        """What a run may spend, and what is done stays done in; None for neither."""
-        self.rate_limiter, self.retry = rate_limiter, retry
-        """What bounds starts per minute, and what is tried again; None for neither."""
-        if usage is not None and not callable(usage):
-            raise TypeError(f"usage must be a function of a result, got {usage!r}; leave it out for the usual one")
+        self.pool, self.rate_limiter, self.retry, self.budget, self.journal = pool, rate_limiter, retry, budget, journal
         self.usage, self.progress = usage, progress
         self.timeout, self.deadline, self.on_error, self.max_failures = timeout, deadline, on_error, max_failures
         self._threads: Executor | None = None  # for `call`
         self._called: tuple[tuple[Any, ...], Plan] | None = None  # what the last `call` was made of
-        self._settings()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, _CHECKS[name](name, value) if name in _CHECKS else value)
 
     @property
     def max_concurrency(self) -> float:
@@ -120,8 +119,8 @@ class ParallelAgentExecutor:
 
     @max_concurrency.setter
     def max_concurrency(self, limit: int | None) -> None:
-        if self.serial or limit == 0:
-            raise ValueError(f"max_concurrency cannot change from or to 0, got {limit!r}; make another executor")
+        if self.serial or (isinstance(limit, int) and limit == 0):
+            raise refusal("max_concurrency", "cannot change from or to 0", limit, "make another executor")
         self.limiter.limit = limit
 
     @property
@@ -144,8 +143,7 @@ class ParallelAgentExecutor:
         `within` bounds the whole run in seconds: what is in flight then counts as a timeout, the rest as not started.
         `cost(task)` guesses how long a task takes; the longest then start first, which shortens the run's tail.
         """
-        if aggregator is not None and not callable(aggregator):
-            raise TypeError(f"aggregator must be callable, got {aggregator!r}; use None for none")
+        function("aggregator", aggregator, "use None for none", none=True, may_be_async=True)
         report = await self.start(tasks, agent_fn, within=within, cost=cost)
         if aggregator is not None:
             try:
@@ -270,11 +268,6 @@ class ParallelAgentExecutor:
 def _limiter(max_concurrency: int | CapacityLimiter | None) -> CapacityLimiter:
     if isinstance(max_concurrency, CapacityLimiter):
         return max_concurrency
-    remedy = "use 0 to run one after another, None for no limit"
-    if isinstance(max_concurrency, bool) or not isinstance(max_concurrency, int | None):
-        raise TypeError(
-            f"max_concurrency must be a whole number or a CapacityLimiter, got {max_concurrency!r}; {remedy}"
-        )
-    if max_concurrency is not None and max_concurrency < 0:
-        raise ValueError(f"max_concurrency must be 0 or more, got {max_concurrency}; {remedy}")
-    return CapacityLimiter(1 if max_concurrency == 0 else max_concurrency)
+    remedy = "use 0 to run one task at a time, None for no limit, or a CapacityLimiter"
+    limit = whole("max_concurrency", max_concurrency, remedy, least=0, none=True)
+    return CapacityLimiter(1 if limit == 0 else limit)

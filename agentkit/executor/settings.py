@@ -16,6 +16,7 @@ from math import inf
 from types import SimpleNamespace
 from typing import Any
 
+from agentkit.base.arguments import check_fields, choice, seconds, whole
 from agentkit.base.hooks import called
 from agentkit.executor.grants import Grant
 from agentkit.journal.writer import JournalWriter
@@ -26,7 +27,9 @@ from agentkit.retry.failures import is_overload
 from agentkit.retry.policy import Retries
 from agentkit.semaphore import CapacityLimiter
 
-__all__ = ["Plan", "RunStatistics", "Settings", "open_bar"]
+__all__ = ["ON_ERROR", "Plan", "RunStatistics", "Settings", "open_bar"]
+
+ON_ERROR = ("collect", "stop", "raise")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,14 +53,9 @@ class Settings:
     """With `collect`: stop at this many failures."""
 
     def __post_init__(self) -> None:
-        for name in ("timeout", "deadline", "within"):
-            _check_seconds(name, getattr(self, name))
-        if self.on_error not in ("collect", "stop", "raise"):
-            said = f"on_error must be 'collect', 'stop' or 'raise', got {self.on_error!r}"
-            raise ValueError(f"{said}; use 'collect' to keep failures and go on")
-        most = self.max_failures
-        if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
-            raise ValueError(f"max_failures must be a whole number, 1 or more, got {most!r}; use None for no bound")
+        check_fields(self, seconds, "timeout", "deadline", "within")
+        choice("on_error", self.on_error, ON_ERROR, "use 'collect' to keep failures and go on")
+        check_fields(self, whole, "max_failures", remedy="use None for no limit", none=True)
 
     def seconds_left(self, waited: float) -> float:
         """Seconds an attempt may take that starts so long after its task was submitted."""
@@ -163,14 +161,6 @@ class RunStatistics:
     """Tasks that ended in any other way."""
     elapsed: float
     """Seconds since the run began; fixed once it has ended."""
-
-
-def _check_seconds(name: str, value: Any) -> None:
-    remedy = "give seconds, or None for no bound"
-    if isinstance(value, bool) or not isinstance(value, int | float | None):
-        raise TypeError(f"{name} must be a number of seconds, got {value!r}; {remedy}")
-    if value is not None and not value > 0:
-        raise ValueError(f"{name} must be more than 0 seconds, got {value:g}; {remedy}")
 
 
 class _Bar:

@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable, Sized
 from typing import Any
 
+from agentkit.base.arguments import function, number, refusal
 from agentkit.journal.writer import JournalWriter
 from agentkit.report.outcome import Outcome
 
@@ -29,12 +30,13 @@ class Source:
 
     def __init__(self, tasks: Any, cost: Callable[[Any], float] | None = None) -> None:
         if isinstance(tasks, str | bytes):
-            raise TypeError(f"tasks must be an iterable of tasks, got the single text {tasks!r:.40}; put it in a list")
+            rule = "must be an iterable of tasks, not a single string"
+            raise refusal("tasks", rule, tasks, "put it in a list", TypeError)
         self.is_async = isinstance(tasks, AsyncIterable)
         """Whether its tasks have to be waited for."""
         if not self.is_async and not isinstance(tasks, Iterable):
             remedy = "tasks come first, then the agent" if callable(tasks) else "put a single task in a list"
-            raise TypeError(f"tasks must be an iterable or async iterable, got {tasks!r:.60}; {remedy}")
+            raise refusal("tasks", "must be an iterable or async iterable", tasks, remedy, TypeError)
         self.order: list[int] | None = None
         """The input index of each task, where they are not taken in input order."""
         if cost is not None:
@@ -134,10 +136,9 @@ class Source:
 
 def _longest_first(tasks: Any, cost: Any) -> tuple[list[Any], list[int]]:
     """Return the tasks in the order of falling cost, and the input index of each."""
-    if not callable(cost):
-        raise TypeError(f"cost must be a function of a task, got {cost!r}; use len, or lambda task: task.length")
+    function("cost", cost, "use len, or lambda task: task.length")
     if not isinstance(tasks, Sized) or not isinstance(tasks, Iterable):
         raise TypeError("cost needs all tasks at once to sort them; hand in a list, or leave cost out")
     items = list(tasks)
-    order = sorted(range(len(items)), key=lambda i: -cost(items[i]))
+    order = sorted(range(len(items)), key=lambda i: -number("the result of cost", cost(items[i])))
     return [items[i] for i in order], order

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agentkit.base.arguments import attribute, function, items, refusal, switch, text
 from agentkit.journal.codec import Codec
 from agentkit.journal.file import JournalFile
 from agentkit.journal.index import JournalIndex, JournalRecord
@@ -52,6 +53,9 @@ class Journal:
     - `sync=True` waits for the disk at each record: only that survives a power cut, at 100 times the cost.
     """
 
+    work: str | None = attribute(text, remedy="use None for the agent's own name", empty=False, none=True)
+    """The name of the work; None for the agent's own name."""
+
     def __init__(
         self,
         path: str | Path,
@@ -62,13 +66,15 @@ class Journal:
         sync: bool = False,
     ) -> None:
         if not isinstance(path, str | Path) or not str(path):
-            raise TypeError(f"path must be a path, got {path!r}; such as Journal('runs.jsonl')")
-        if work is not None and not (isinstance(work, str) and work):
-            raise ValueError(f"work must be a text that is not empty, got {work!r}; use None for the agent's own name")
-        if key is not None and not callable(key):
-            raise TypeError(f"key must be a function of a task, got {key!r}; use None for a hash of the task")
-        self.path, self.work, self._key = Path(path), work, key
-        self._index = JournalIndex(JournalFile(self.path, sync=sync), Codec(types))
+            raise refusal("path", "must be a path", path, "such as Journal('runs.jsonl')", TypeError)
+        self._path, self.work = Path(path), work
+        self._key = function("key", key, "use None for a hash of the task", none=True)
+        self._index = JournalIndex(JournalFile(self._path, sync=switch("sync", sync)), Codec(items("types", types)))
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
 
     def writer(self, agent: Any) -> JournalWriter:
         """Return what one run of `agent` reads and writes with; for an executor."""

@@ -23,6 +23,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from agentkit.base.arguments import shown, text
 from agentkit.lab.data import data_path
 
 if TYPE_CHECKING:
@@ -172,11 +173,12 @@ def claim(id: str) -> ClaimRecord:
 
     Written above a test, `@claim("self-wait")` marks it as the experiment that decides the claim.
     """
+    text("id", id)
     for row in ledger():
         if row.id == id:
             return row
     near = difflib.get_close_matches(id, [row.id for row in ledger()], 1)
-    raise KeyError(f"no claim {id!r} in the ledger; " + (f"did you mean {near[0]!r}?" if near else "see ledger()"))
+    raise KeyError(f"no claim {shown(id)} in the ledger; " + (f"did you mean {near[0]!r}?" if near else "see ledger()"))
 
 
 def surprising() -> ClaimLedger:

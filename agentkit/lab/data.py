@@ -13,6 +13,8 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
+from agentkit.base.arguments import shown, text
+
 __all__ = ["Document", "Prompt", "data_path", "documents", "prompts"]
 
 _PACKAGE = Path(__file__).parents[1]
@@ -60,8 +62,8 @@ def data_path(name: str) -> Path:
     if folder is None:
         raise FileNotFoundError(f"no data file named {name!r}: the data folder is missing; reinstall agentkit-lab")
     names = sorted(path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    if name not in names:
-        raise FileNotFoundError(f"no data file named {name!r}; there are {', '.join(names)}")
+    if text("name", name) not in names:
+        raise FileNotFoundError(f"no data file named {shown(name)}; there are {', '.join(names)}")
     return folder / name
 
 

@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
+from agentkit.base.arguments import function, number, refusal, switch, whole
 from agentkit.limits.spending import BudgetExceeded, BudgetStatistics, Prices, Spent, amount, most_tokens
 
 __all__ = ["Budget", "Claim", "running"]
@@ -115,13 +116,11 @@ class Budget:
         reserve: bool = False,
         estimate: Callable[[Any], float] | None = None,
     ) -> None:
-        if estimate is not None and not callable(estimate):
-            raise TypeError(f"estimate must be a function of a task, got {estimate!r}; use None for the usual one")
         self.prices = Prices(prices)
         """What tokens cost."""
-        self.reserve = reserve
+        self.reserve = switch("reserve", reserve)
         """Whether each call's upper bound is set aside before it starts."""
-        self._estimate = estimate
+        self._estimate = function("estimate", estimate, "use None for the usual one", none=True)
         self._limits = dict.fromkeys(_KINDS, math.inf)
         self._used, self._held = Spent(), Spent()
         self._known = self._guessed = self._in_flight = self._refused = 0
@@ -138,9 +137,7 @@ class Budget:
 
     @calls.setter
     def calls(self, limit: int | None) -> None:
-        self._set("calls", limit)
-        if limit is not None and limit % 1:
-            raise ValueError(f"calls must be a whole number, got {limit!r}; use None for no bound")
+        self._set("calls", limit, whole)
 
     @property
     def tokens(self) -> float | None:
@@ -149,7 +146,7 @@ class Budget:
 
     @tokens.setter
     def tokens(self, limit: float | None) -> None:
-        self._set("tokens", limit)
+        self._set("tokens", limit, number)
 
     @property
     def money(self) -> float | None:
@@ -159,14 +156,11 @@ class Budget:
     @money.setter
     def money(self, limit: float | None) -> None:
         if limit is not None and not self.prices.known:
-            raise ValueError("money needs prices; give prices=(input, output), each per million tokens")
-        self._set("money", limit)
+            raise refusal("money", "needs prices", limit, "give prices=(input, output), each per million tokens")
+        self._set("money", limit, number)
 
-    def _set(self, name: str, limit: float | None) -> None:
-        if isinstance(limit, bool) or not isinstance(limit, int | float | None):
-            raise TypeError(f"{name} must be a number, got {limit!r}; use None for no bound")
-        if limit is not None and not limit >= 0:
-            raise ValueError(f"{name} must be 0 or more, got {limit!r}; use None for no bound")
+    def _set(self, name: str, limit: float | None, check: Callable[..., Any]) -> None:
+        limit = check(name, limit, "use None for no limit", least=0, none=True)
         self._limits[name] = math.inf if limit is None else limit
         self._serve()
 
@@ -230,9 +224,7 @@ class Budget:
         model = _model_of(agent)
         self.prices.check(model)
         if self._estimate is not None:
-            tokens = self._estimate(task)
-            if not tokens >= 0:
-                raise ValueError(f"estimate must return 0 or more tokens, got {tokens!r} for {task!r:.60}")
+            tokens = number("the result of estimate", self._estimate(task), "it is a number of tokens", least=0)
             return Spent(1, tokens, max(self.prices.cost(model, tokens, 0), self.prices.cost(model, 0, tokens)))
         if self._known and not self.reserve:
             return Spent(1, self._used.tokens / self._known, self._used.money / self._known)

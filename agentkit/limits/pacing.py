@@ -16,6 +16,7 @@ import math
 from collections import deque
 from typing import Any
 
+from agentkit.base.arguments import number, whole
 from agentkit.limits.headers import MAX_RETRY_AFTER, parse_rate_limits, retry_after
 from agentkit.limits.pause import CATCH_UP, Pause
 
@@ -153,10 +154,8 @@ class RateSchedule:
     """
 
     def __init__(self, *, burst: int = 1, window: float | None = None) -> None:
-        if not burst >= 1:
-            raise ValueError(f"burst must be 1 or more, got {burst!r}; use 1 for evenly spaced starts")
-        self._burst = burst
-        self._window = _positive("window", window, "leave it out for the usual one") if window is not None else None
+        self._burst = whole("burst", burst, "use 1 for evenly spaced starts")
+        self._window = number("window", window, "use None for the usual one", above=0, none=True)
         self._own = dict[str, float | None]()  # limits set by the owner
         self._learned = dict[str, float]()  # limits read from the provider's headers
         self.schedules = dict[str, GcraSchedule]()
@@ -170,9 +169,7 @@ class RateSchedule:
 
     def set(self, kind: str, limit: float | None, now: float) -> None:
         """Change the owner's limit; None removes it."""
-        if limit is not None:
-            _positive(f"{kind}_per_minute", limit, "use None for no limit")
-        self._own[kind] = limit
+        self._own[kind] = number(f"{kind}_per_minute", limit, "use None for no limit", above=0, none=True)
         self._apply(kind, now)
 
     def learn(self, answer: Any, now: float) -> None:
@@ -233,11 +230,3 @@ class RateSchedule:
             self.schedules[kind] = GcraSchedule(min(limits), burst=self._burst, window=self._window)
         else:
             self.schedules[kind] = GcraSchedule(min(limits), window=self._window or MINUTE)
-
-
-def _positive(name: str, value: float, remedy: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number, got {value!r}; {remedy}")
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be above 0 and finite, got {value}; {remedy}")
-    return value

@@ -18,12 +18,14 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from agentkit.base.arguments import function, number
 from agentkit.limits.pacing import RateSchedule
 from agentkit.limits.reservation import RateStatistics, Reservation, estimate_tokens
 
 __all__ = ["RateLimiter"]
 
 _SLACK = 1e-9  # seconds: the resolution of the event loop's timers
+_NONE_USED = "use 0 for a call that uses none"
 _GUARD = 5e-4  # seconds between a late wake-up and sending the request
 
 
@@ -63,8 +65,7 @@ class RateLimiter:
         self._timer: asyncio.TimerHandle | None = None
         self._started = self._peak = 0
         self._tokens = self._waited = 0.0
-        self.estimate = estimate or estimate_tokens
-        """The function that estimates a task's tokens."""
+        self._estimate = function("estimate", estimate, "use None for the usual one", none=True) or estimate_tokens
         self.requests_per_minute = requests_per_minute
         self.tokens_per_minute = tokens_per_minute
 
@@ -102,21 +103,21 @@ class RateLimiter:
         if self.tokens_per_minute is None:
             return 0
         answer, instructions = getattr(agent, "max_tokens", None), getattr(agent, "instructions", "")
-        return self.estimate(task) + (answer or 0) + math.ceil(len(instructions) / 4)
+        tokens: float = number("the result of estimate", self._estimate(task), least=0)
+        return tokens + (answer or 0) + math.ceil(len(instructions) / 4)
 
     # -- acquiring ------------------------------------------------------------------------------------------------
 
     def delay(self, tokens: float = 0) -> float:
         """Lower bound, in seconds, for the wait of a call made now; 0 if it could start. Reserves nothing."""
+        number("tokens", tokens, _NONE_USED, least=0)
         now, queue = self._enter(), self._waiters.values()
         behind = self._schedule.due_behind(len(queue), sum(reservation.tokens for reservation in queue))
         return max(0.0, self._schedule.due(tokens) - now, behind - now)
 
     def try_acquire(self, tokens: float = 0) -> Reservation | None:
         """Reserve a start and `tokens` if that is possible without waiting and the queue is empty; else None."""
-        now = self._enter()
-        if not tokens >= 0:
-            raise ValueError(f"tokens must be 0 or more, got {tokens!r}; use 0 for a call that uses none")
+        now, tokens = self._enter(), number("tokens", tokens, _NONE_USED, least=0)
         if (due := self._schedule.due(tokens)) == math.inf:
             raise self._schedule.never_fits(tokens)
         if self._waiters or due > now + _SLACK:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agentkit.base.arguments import number
 from agentkit.limits.pacing import LogEntry
 
 __all__ = ["RateStatistics", "Reservation", "answer_bound", "estimate_tokens"]
@@ -73,8 +74,7 @@ class Reservation:
 
     def correct(self, used_tokens: float) -> None:
         """Replace the estimate by what the call really used; the difference is available to others at once."""
-        if not used_tokens >= 0:
-            raise ValueError(f"used_tokens must be 0 or more, got {used_tokens!r}; use cancel() if no call was made")
+        used_tokens = number("used_tokens", used_tokens, "use cancel() if no call was made", least=0)
         if not self._cancelled:
             change, self.tokens = used_tokens - self.tokens, used_tokens
             self._correct(self, change, False)

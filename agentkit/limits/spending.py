@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agentkit.base.arguments import number, refusal
 from agentkit.limits.reservation import answer_bound
 
 __all__ = ["BudgetExceeded", "BudgetStatistics", "Prices", "Spent", "amount", "most_tokens"]
@@ -103,12 +104,12 @@ class Prices:
     def __init__(self, prices: tuple[float, float] | Mapping[str, tuple[float, float]] | None = None) -> None:
         self._all: Mapping[str, tuple[float, float]] | None = prices if isinstance(prices, Mapping) else None
         self._one = (0.0, 0.0) if prices is None or isinstance(prices, Mapping) else prices
-        self.known = bool(prices)
+        self.known = prices is not None
         for pair in self._all.values() if self._all else [self._one]:
-            if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(_is_price(price) for price in pair):
-                raise ValueError(
-                    f"prices must be (input, output) per million tokens, or a dict of these by model, got {pair!r}"
-                )
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise refusal("prices", "must be (input, output) per million tokens, or a dict of these by model", pair)
+            for price in pair:
+                number("prices", price, "give (input, output) per million tokens", least=0)
 
     def check(self, model: str) -> None:
         """Raise `ValueError` if a model has no price."""
@@ -123,10 +124,6 @@ class Prices:
             read_price, written_price = found or (max(p[0] for p in self._all.values()),
                                                   max(p[1] for p in self._all.values()))  # fmt: skip
         return (read * read_price + written * written_price) / 1e6
-
-
-def _is_price(price: Any) -> bool:
-    return isinstance(price, int | float) and not isinstance(price, bool) and 0 <= price < math.inf
 
 
 def most_tokens(task: Any, agent: Any = None) -> tuple[int, int | None]:

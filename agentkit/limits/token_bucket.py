@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import math
 
+from agentkit.base.arguments import number
+
 __all__ = ["TokenBucket"]
 
 _SLACK = 1e-8  # seconds: clocks are floats, and a caller that waited long enough must not fail by a rounding error
@@ -36,8 +38,8 @@ class TokenBucket:
     __slots__ = ("_capacity", "_credit", "_rate", "_updated")
 
     def __init__(self, rate: float, capacity: float, *, now: float = 0.0) -> None:
-        self._rate, self._capacity = _above_zero("rate", rate), _above_zero("capacity", capacity)
-        self._credit, self._updated = self._capacity, now
+        self._rate, self._capacity = _size("rate", rate), _size("capacity", capacity)
+        self._credit, self._updated = self._capacity, number("now", now)
 
     @classmethod
     def per_minute(cls, limit: float, *, quantum: float = 60.0, now: float = 0.0) -> TokenBucket:
@@ -45,7 +47,7 @@ class TokenBucket:
 
         "300 requests per minute" may be enforced over a minute (300 at once are fine) or over a second (5 at once).
         """
-        capacity = _above_zero("limit", limit) * _above_zero("quantum", quantum) / 60
+        capacity = _size("limit", limit) * number("quantum", quantum, "it is a time in seconds", above=0) / 60
         return cls(limit / 60, max(1.0, capacity), now=now)
 
     @property
@@ -60,7 +62,8 @@ class TokenBucket:
 
     def credit(self, now: float) -> float:
         """The level at `now`; below 0 while there is debt."""
-        return min(self._capacity, self._credit + max(0.0, now - self._updated) * self._rate)
+        since: float = max(0.0, number("now", now) - self._updated)
+        return min(self._capacity, self._credit + since * self._rate)
 
     def level(self, now: float) -> float:
         """What could be taken at `now`, from 0 to `capacity`."""
@@ -68,7 +71,7 @@ class TokenBucket:
 
     def try_take(self, amount: float, now: float) -> bool:
         """Take `amount` if the level allows it; return whether it did. Takes nothing otherwise."""
-        credit = self.credit(now)
+        amount, credit = number("amount", amount, least=0), self.credit(now)
         if credit + self._rate * _SLACK < amount:
             return False
         self._set(max(0.0, credit - amount), now)
@@ -76,25 +79,24 @@ class TokenBucket:
 
     def wait(self, amount: float, now: float) -> float:
         """Seconds until `amount` can be taken, if nothing else is taken before; infinite above the capacity."""
-        if amount > self._capacity:
-            return math.inf
-        return max(0.0, (amount - self.credit(now)) / self._rate)
+        amount, credit = number("amount", amount, least=0), self.credit(now)
+        return math.inf if amount > self._capacity else max(0.0, (amount - credit) / self._rate)
 
     def charge(self, amount: float, now: float) -> None:
         """Take `amount` even if that makes the level negative; the debt is at most one full bucket.
 
         This is how a provider counts requests that it rejects: a client that retries at once keeps itself out.
         """
-        self._set(max(-self._capacity, self.credit(now) - amount), now)
+        self._set(max(-self._capacity, self.credit(now) - number("amount", amount, least=0)), now)
 
     def give_back(self, amount: float, now: float) -> None:
         """Return an amount that was taken and not used; anything above the capacity is lost."""
-        self._set(min(self._capacity, self.credit(now) + amount), now)
+        self._set(min(self._capacity, self.credit(now) + number("amount", amount, least=0)), now)
 
     def resize(self, rate: float, capacity: float, now: float) -> None:
         """Change rate and capacity; what was used stays used, up to the new capacity."""
         used = self._capacity - self.credit(now)
-        self._rate, self._capacity = _above_zero("rate", rate), _above_zero("capacity", capacity)
+        self._rate, self._capacity = _size("rate", rate), _size("capacity", capacity)
         self._set(max(-self._capacity, self._capacity - used), now)
 
     def _set(self, credit: float, now: float) -> None:
@@ -106,12 +108,5 @@ class TokenBucket:
         )
 
 
-def _above_zero(name: str, value: float) -> float:
-    """Check a rate or a size."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number, got {value!r}; use a number above 0")
-    if not 0 < value < math.inf:
-        raise ValueError(
-            f"{name} must be above 0 and finite, got {value}; leave the bucket out where there is no limit"
-        )
-    return float(value)
+def _size(name: str, value: float) -> float:
+    return float(number(name, value, "leave the bucket out where there is no limit", above=0))

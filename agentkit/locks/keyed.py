@@ -14,8 +14,9 @@ from collections.abc import AsyncIterator, Hashable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from agentkit.base.arguments import hashable, instance, text, whole
 from agentkit.locks.order import LockOrder
-from agentkit.locks.traced import LockSpan, TracedLock
+from agentkit.locks.traced import KEEP, LockSpan, TracedLock
 
 __all__ = ["KeyedLock", "KeyedLockStatistics"]
 
@@ -52,17 +53,17 @@ class KeyedLock:
     """
 
     def __init__(self, name: str = "keys", *, order: LockOrder | None = None, keep: int = 10_000) -> None:
-        self.name = name
-        self._order = order
+        self.name = text("name", name)
+        self._order = instance("order", order, LockOrder, none=True)
         self._locks: dict[Hashable, TracedLock] = {}
         self._users: dict[Hashable, int] = {}  # holders and waiters of each lock; the last one deletes it
-        self._done: deque[LockSpan] = deque(maxlen=keep)
+        self._done: deque[LockSpan] = deque(maxlen=whole("keep", keep, KEEP, least=0))
         self._peak = self._acquisitions = self._contended = 0
 
     @asynccontextmanager
     async def hold(self, key: Hashable) -> AsyncIterator[None]:
         """Hold `key` for the duration of an `async with` block."""
-        lock = self._locks.get(key)
+        lock = self._locks.get(hashable("key", key))
         if lock is None:
             lock = self._locks[key] = TracedLock(f"{self.name}[{key!r}]", order=self._order)
             self._peak = max(self._peak, len(self._locks))
@@ -80,7 +81,7 @@ class KeyedLock:
 
     def locked(self, key: Hashable) -> bool:
         """Whether a task holds `key`."""
-        return key in self._locks and self._locks[key].locked()
+        return hashable("key", key) in self._locks and self._locks[key].locked()
 
     @property
     def spans(self) -> list[LockSpan]:

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from agentkit.base.arguments import instance, text, whole
 from agentkit.locks.order import LockOrder
 
 __all__ = ["LockSpan", "LockStatistics", "TracedLock"]
 
+KEEP = "it is how many finished spans to remember"
 Task = asyncio.Task[Any]
 
 
@@ -85,15 +87,13 @@ class TracedLock:
     """
 
     def __init__(self, name: str = "lock", *, order: LockOrder | None = None, keep: int = 10_000) -> None:
-        if keep < 0:
-            raise ValueError(f"keep must be 0 or more, got {keep}; it is how many finished spans to remember")
-        self.name = name
-        self._order = order
+        self.name = text("name", name)
+        self._order = instance("order", order, LockOrder, none=True)
         self._holder: Task | None = None
         self._since: tuple[float, float] = (0.0, 0.0)  # when the holder asked, and when it got the lock
         # waiter -> (its task, when it asked); non-empty only while the lock is held
         self._waiters: OrderedDict[asyncio.Future[None], tuple[Task, float]] = OrderedDict()
-        self._done: deque[LockSpan] = deque(maxlen=keep)
+        self._done: deque[LockSpan] = deque(maxlen=whole("keep", keep, KEEP, least=0))
         self._peak = self._acquisitions = self._contended = self._abandoned = 0
         self._waited = self._held = 0.0
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agentkit.agent import Reply
+from agentkit.base.arguments import attribute, function, instance, refusal, seconds, text, whole
 from agentkit.executor import ParallelAgentExecutor
 from agentkit.executor.call import is_async
 from agentkit.executor.run import Handle
@@ -139,6 +140,14 @@ class CoordinatorOrchestrator:
     - `rounds`: the largest number of plans; the loop ends earlier when `done(answer)` is true.
     """
 
+    name: str = attribute(text, empty=False)
+    executor: ParallelAgentExecutor = attribute(instance, kind=ParallelAgentExecutor)
+    """What runs every turn, including the lead's."""
+    deadline: float | None = attribute(seconds)
+    quorum: int | None = attribute(whole, remedy="use None to wait for all", none=True)
+    rounds: int = attribute(whole)
+    done: Callable[[Any], bool] | None = attribute(function, remedy="use None for all rounds", none=True)
+
     def __init__(
         self,
         router: Any,
@@ -156,16 +165,10 @@ class CoordinatorOrchestrator:
         self.name, self.router, self.synthesizer, self.done = name, router, synthesizer, done
         for what, lead in (("router", router), ("synthesizer", synthesizer)):
             if not (callable(getattr(lead, "process", lead)) or (what == "synthesizer" and lead is None)):
-                raise TypeError(f"{what} must be an agent or a function of the question and more, got {lead!r:.80}")
+                raise refusal(what, "must be an agent or a function of the question and more", lead, kind=TypeError)
         self.specialists = by_name(specialists, name)
         """The specialists by name."""
         self.executor = executor_for(max_concurrency, 5, executor)
-        """What runs every turn, including the lead's."""
-        for what, value, unset in (("quorum", quorum, True), ("rounds", rounds, False)):
-            if not (unset and value is None) and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ValueError(f"{what} must be a whole number, 1 or more, got {value!r}")
-        if deadline is not None and not deadline > 0:
-            raise ValueError(f"deadline must be more than 0 seconds, got {deadline!r}; use None to wait for all")
         self.deadline, self.quorum, self.rounds = deadline, quorum, rounds
         self._runs = self._answered = 0
 

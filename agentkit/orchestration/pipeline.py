@@ -17,6 +17,8 @@ from collections.abc import AsyncIterable, Iterable
 from types import TracebackType
 from typing import Any
 
+from agentkit.base import arguments
+from agentkit.base.arguments import attribute, choice, instance, refusal, whole
 from agentkit.executor import ParallelAgentExecutor
 from agentkit.orchestration.stage import Intake, Output, StageRunner, StageStatistics
 from agentkit.report import Report, attach
@@ -47,6 +49,9 @@ class Pipeline:
     returns can draw the queues between the stages: `.plot("stages")`.
     """
 
+    max_queue: int = attribute(whole, remedy="use 0 to pass items on directly", least=0)
+    on_error: str = attribute(choice, choices=("collect", "raise"), remedy="use 'collect' to keep failures")
+
     def __init__(
         self,
         stages: Iterable[Any],
@@ -55,12 +60,6 @@ class Pipeline:
         on_error: str = "collect",
         executor: ParallelAgentExecutor | None = None,
     ) -> None:
-        if isinstance(max_queue, bool) or not isinstance(max_queue, int) or max_queue < 0:
-            raise ValueError(
-                f"max_queue must be a whole number, 0 or more, got {max_queue!r}; 0 hands items on directly"
-            )
-        if on_error not in ("collect", "raise"):
-            raise ValueError(f"on_error must be 'collect' or 'raise', got {on_error!r}; use 'collect' to keep failures")
         self.stages = _stages(stages, executor)
         """The stages as `(name, function, executor)`."""
         self.max_queue, self.on_error = max_queue, on_error
@@ -96,9 +95,8 @@ class Flow:
 
     def __init__(self, pipeline: Pipeline, items: Iterable[Any] | AsyncIterable[Any]) -> None:
         if isinstance(items, str | bytes) or not isinstance(items, Iterable | AsyncIterable):
-            raise TypeError(
-                f"items must be an iterable or async iterable, got {items!r:.60}; put a single item in a list"
-            )
+            rule = "must be an iterable or async iterable"
+            raise refusal("items", rule, items, "put a single item in a list", TypeError)
         self._raises = pipeline.on_error == "raise"
         self._error: Exception | None = None  # from the source, or from an executor with on_error="raise"
         self._intake, self._out = Intake(items), Output()
@@ -222,13 +220,12 @@ def _named(item: Outcome) -> BaseException:
 
 
 def _stages(stages: Iterable[Any], executor: Any) -> list[tuple[str, Any, ParallelAgentExecutor]]:
-    if executor is not None and not isinstance(executor, ParallelAgentExecutor):
-        raise TypeError(f"executor must be a ParallelAgentExecutor, got {executor!r:.80}; leave it out for a plain one")
+    instance("executor", executor, ParallelAgentExecutor, "leave it out for a plain one", none=True)
     found: list[tuple[str, Any, ParallelAgentExecutor]] = []
-    for place, stage in enumerate(stages):
+    for place, stage in enumerate(arguments.items("stages", stages, "write Pipeline([fetch, (parse, 4)])")):
         fn, how = stage if isinstance(stage, tuple) and len(stage) == 2 else (stage, executor or 1)
         if not callable(fn):
-            raise TypeError(f"stages[{place}] must be a function or (function, concurrency), got {stage!r:.80}")
+            raise refusal(f"stages[{place}]", "must be a function or (function, concurrency)", stage, kind=TypeError)
         try:
             runs = how if isinstance(how, ParallelAgentExecutor) else ParallelAgentExecutor(how)
         except (TypeError, ValueError) as error:

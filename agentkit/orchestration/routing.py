@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agentkit.agent import Reply
+from agentkit.base.arguments import items, refusal, shown
 from agentkit.orchestration.turns import ask
 
 __all__ = ["RoutingError", "briefs_of", "by_name", "joined_by", "routed"]
@@ -72,20 +73,19 @@ def by_name(specialists: Any, lead: str) -> dict[str, Any]:
     if isinstance(specialists, Mapping):
         found = dict(specialists)
     else:
-        listed = list(specialists)
+        listed = items("specialists", specialists, "give agents, or {name: agent}")
         names = [getattr(agent, "name", None) for agent in listed]
         if None in names:
-            raise TypeError(
-                f"specialists[{names.index(None)}] has no name: {listed[names.index(None)]!r:.80}; "
-                "derive it from agentkit.Agent, or hand in {name: agent}"
-            )
+            place, remedy = names.index(None), "derive it from agentkit.Agent, or hand in {name: agent}"
+            raise refusal(f"specialists[{place}]", "must have a name", listed[place], remedy, TypeError)
         twice = sorted({str(name) for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"specialists must have different names, got {', '.join(twice)} more than once")
         found = dict(zip(names, listed, strict=True))
     for name, agent in found.items():
         if not callable(getattr(agent, "process", agent)):
-            raise TypeError(f"specialist {name!r} must be an agent or a function of the brief, got {agent!r:.80}")
+            rule = "must be an agent or a function of the brief"
+            raise refusal(f"specialists[{shown(name)}]", rule, agent, kind=TypeError)
     if not found or lead in found:
         rule = f"none of the name of the lead, {lead!r}" if found else "at least one"
         raise ValueError(f"specialists must be {rule}, got {', '.join(found) or 'nobody'}; give name= or rename it")

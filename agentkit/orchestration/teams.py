@@ -17,6 +17,7 @@ from contextlib import aclosing
 from types import EllipsisType
 from typing import Any
 
+from agentkit.base.arguments import attribute, instance, seconds
 from agentkit.executor import ParallelAgentExecutor
 from agentkit.orchestration.turns import (
     AgentResult,
@@ -43,7 +44,7 @@ TIMEOUT = 30.0  # seconds per attempt, in an executor made here
 class _Orchestrator:
     """What both have: an executor, and totals of finished turns."""
 
-    executor: ParallelAgentExecutor
+    executor: ParallelAgentExecutor = attribute(instance, kind=ParallelAgentExecutor)
     """What runs the turns; its limit can be changed while they run."""
 
     def __init__(self) -> None:
@@ -154,7 +155,7 @@ class ParallelOrchestrator(_Orchestrator):
                 )
             max_concurrency = max_concurrent
         limit = 5 if max_concurrency is ... else max_concurrency
-        self.executor = executor_for(limit, 5, executor, **({} if executor else {"timeout": TIMEOUT}))
+        self.executor = executor_for(limit, 5, executor, **({"timeout": TIMEOUT} if executor is None else {}))
 
     async def run_parallel(
         self, agents: Iterable[Any], prompts: Iterable[Any], initial_state: ConversationState | None = None
@@ -182,8 +183,7 @@ class ParallelOrchestrator(_Orchestrator):
         raised if the executor has `on_error="raise"`.
         """
         team, context = pair([agent], [prompt]), start(state)
-        if timeout is not None and not timeout > 0:
-            raise ValueError(f"timeout must be more than 0 seconds, got {timeout!r}; use None for no bound")
+        seconds("timeout", timeout)
 
         async def call(task: dict[str, Any]) -> Any:
             async with asyncio.timeout(timeout):

@@ -18,6 +18,7 @@ from hashlib import sha256
 from typing import Any
 
 from agentkit.agent import ChatAgent, Reply
+from agentkit.base.arguments import instance, items, refusal
 from agentkit.executor import ParallelAgentExecutor
 from agentkit.report import Report
 from agentkit.report.outcome import Outcome, Reads
@@ -128,32 +129,25 @@ def executor_for(max_concurrency: Any, default: Any, executor: Any, **settings: 
     """Return the given executor, or make one from `max_concurrency`."""
     if executor is None:
         return ParallelAgentExecutor(max_concurrency, **settings)
-    if not isinstance(executor, ParallelAgentExecutor):
-        raise TypeError(f"executor must be a ParallelAgentExecutor, got {executor!r:.80}; leave it out for a plain one")
+    given: ParallelAgentExecutor = instance("executor", executor, ParallelAgentExecutor, "leave it out for a plain one")
     if max_concurrency != default:
         raise TypeError(
             f"max_concurrency={max_concurrency!r} and executor= were both given, and an executor has its own limit; "
             "write ParallelAgentExecutor(max_concurrency=...)"
         )
-    return executor
+    return given
 
 
 def pair(agents: Iterable[Any], prompts: Iterable[Any]) -> list[tuple[Any, Any]]:
     """Pair agents with prompts; refuses unequal lengths and duplicate names, either of which would lose an answer."""
-    if isinstance(prompts, str | bytes):
-        raise TypeError(
-            f"prompts must hold one prompt per agent, got the single text {prompts!r:.40}; "
-            "write [prompt] * len(agents) to ask all the same"
-        )
-    team, asked = list(agents), list(prompts)
+    team = items("agents", agents, "put a single agent in a list")
+    asked = items("prompts", prompts, "write [prompt] * len(agents) to ask all the same")
     seen: dict[str, int] = {}
     for place, agent in enumerate(team):
         name = getattr(agent, "name", None)
         if not isinstance(name, str) or not name or not callable(getattr(agent, "process", None)):
-            raise TypeError(
-                f"agents[{place}] must have a name and `async def process(prompt, context)`, got {agent!r:.80}; "
-                "derive it from agentkit.Agent"
-            )
+            rule = "must have a name and `async def process(prompt, context)`"
+            raise refusal(f"agents[{place}]", rule, agent, "derive it from agentkit.Agent", TypeError)
         if name in seen:
             raise ValueError(
                 f"agents must have different names, got {name!r} at places {seen[name]} and {place}: "
@@ -170,11 +164,8 @@ def pair(agents: Iterable[Any], prompts: Iterable[Any]) -> list[tuple[Any, Any]]
 
 def start(state: Any) -> ConversationState:
     """Return the initial state; an empty one for None."""
-    if state is None:
-        return ConversationState()
-    if not isinstance(state, ConversationState):
-        raise TypeError(f"initial_state must be a ConversationState, got {state!r:.80}; leave it out for an empty one")
-    return state
+    remedy = "leave it out for an empty one"
+    return instance("initial_state", state, ConversationState, remedy, none=True) or ConversationState()
 
 
 def turn(agent: Any, name: str, prompt: Any, **more: Any) -> dict[str, Any]:

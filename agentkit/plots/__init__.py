@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from agentkit.base.arguments import choice
 from agentkit.plots.chart import Chart
 from agentkit.plots.cost import cost
 from agentkit.plots.curves import curve, knee, ways
@@ -63,6 +64,5 @@ _KINDS: dict[str, Callable[..., Chart]] = {
 
 def draw(kind: str, report: Any, **options: Any) -> Chart:
     """Draw the named kind of chart of a report; `Report.plot` calls this."""
-    if kind not in _KINDS:
-        raise ValueError(f"kind must be one of {', '.join(sorted(_KINDS))}, got {kind!r}")
+    choice("kind", kind, sorted(_KINDS))
     return _KINDS[kind](report, **options)

@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Generic
 
+from agentkit.base.arguments import text
 from agentkit.report.usage import Usage
 
 if TYPE_CHECKING:  # a type checker reads plain `Outcome` as `Outcome[Any, Any]`; before Python 3.13 `typing` cannot
@@ -217,6 +218,7 @@ def span(name: str) -> Iterator[None]:
 
     Works in coroutines and in plain functions that run in a thread pool. Outside a run it does nothing.
     """
+    text("name", name)
     outcome = current.get()
     if outcome is None:
         yield

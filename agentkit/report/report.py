@@ -22,6 +22,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
+from agentkit.base.arguments import instance, items, text
 from agentkit.base.redact import redact
 from agentkit.report.archive import decode, encode
 from agentkit.report.outcome import STATUSES, Outcome, R, Reads, StoredError, T, shown
@@ -162,15 +163,17 @@ class Report(Sequence[Outcome[T, R]], Generic[T, R]):
         stopped: str | None = None,
         stalls: Sequence[Stall] = (),
     ) -> None:
-        self.individual_results = list(individual_results)
+        self.individual_results = items("individual_results", individual_results, "give a list of outcomes")
         """One `Outcome` per task, in the order of the input."""
         self.aggregated: Any = None
         """What the aggregator returned; None if there was none."""
-        self.limits = tuple(limits)
+        for outcome in self.individual_results:
+            instance("individual_results", outcome, Outcome)
+        self.limits = tuple(items("limits", limits, "give rows (second, limit)"))
         """The concurrency limit over time as `(second, limit)`; several rows if it was changed during the run."""
-        self.stopped = stopped
+        self.stopped = text("stopped", stopped, none=True)
         """Why the run ended before its input was used up; None if it ran to completion."""
-        self.stalls = tuple(stalls)
+        self.stalls = tuple(items("stalls", stalls))
         """Agents that blocked the event loop for more than 0.1 s, how long, and where; detected in real time only."""
 
     @property

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agentkit.base.arguments import check_fields, whole
+
 __all__ = ["Usage", "usage_of"]
 
 _INPUT, _OUTPUT = ("input_tokens", "prompt_tokens"), ("output_tokens", "completion_tokens")
@@ -32,6 +34,9 @@ class Usage:
     """Tokens of the prompts."""
     output_tokens: int = 0
     """Tokens of the answers."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, whole, "requests", "input_tokens", "output_tokens", least=0)
 
     @property
     def total_tokens(self) -> int:

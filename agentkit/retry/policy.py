@@ -22,8 +22,9 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
+from agentkit.base.arguments import attribute, check_fields, choice, function, instance, number, refusal, seconds, whole
 from agentkit.limits import MAX_RETRY_AFTER, retry_after
 from agentkit.limits.pause import Pause
 from agentkit.retry.failures import Kind, classify
@@ -49,9 +50,19 @@ class RetryBudget:
     """Retries available at the start, for each of the two kinds; also the most that can be saved up for transient."""
 
     def __post_init__(self) -> None:
-        for name in ("transient", "rate_limited", "reserve"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)!r}; use budget=None for no bound")
+        check_fields(
+            self, number, "transient", "rate_limited", "reserve", remedy="use budget=None for no limit", least=0
+        )
+
+
+def _exceptions(on: Any) -> On:
+    """Check what else to retry: exception types, or a function."""
+    kinds = on if isinstance(on, tuple) else (on,)
+    if all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
+        return on  # type: ignore[no-any-return]
+    if isinstance(on, type | tuple):
+        raise refusal("on", "must be exception types, or a function of an exception", on, kind=TypeError)
+    return function("on", on, "give exception types, or a function of an exception")  # type: ignore[no-any-return]
 
 
 class RetryPolicy:
@@ -79,6 +90,23 @@ class RetryPolicy:
     exception. With `seed=None`, the random numbers differ in every process.
     """
 
+    attempts: int = attribute(whole, remedy="use 1 for no retry")
+    """The most attempts that may fail with a transient error."""
+    rate_limit_attempts: int = attribute(whole, remedy="use 1 for no retry")
+    """The most attempts that may be rejected because of the rate."""
+    wait_initial: float = attribute(number, remedy="it is a time in seconds", above=0)
+    """The largest wait before the first retry, in seconds."""
+    wait_max: float = attribute(number, remedy="it is a time in seconds", above=0)
+    """The largest wait before any retry, in seconds."""
+    deadline: float | None = attribute(seconds)
+    """Seconds from the start of a task to the last attempt; None for no limit."""
+    jitter: str = attribute(choice, choices=_JITTER, remedy="use 'full'")
+    """How much of a wait is random."""
+    budget: RetryBudget | None = attribute(instance, kind=RetryBudget, none=True)
+    """How many retries a run may make; None for no limit."""
+    seed: int | None = attribute(whole, least=None, none=True)
+    """The seed of the random waits; None for a different one in each process."""
+
     def __init__(
         self,
         attempts: int = 5,
@@ -92,26 +120,22 @@ class RetryPolicy:
         on: On = (),
         seed: int | None = 0,
     ) -> None:
-        for name, value in (("attempts", attempts), ("rate_limit_attempts", rate_limit_attempts)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number, 1 or more, got {value!r}; use 1 for no retry")
-        for name, seconds in (("wait_initial", wait_initial), ("wait_max", wait_max), ("deadline", deadline)):
-            if seconds is not None and not seconds > 0:
-                raise ValueError(f"{name} must be more than 0 seconds, got {seconds!r}; use attempts=1 for no retry")
-        if jitter not in _JITTER:
-            raise ValueError(f"jitter must be one of {', '.join(_JITTER)}, got {jitter!r}; use 'full'")
-        self.attempts, self.rate_limit_attempts = attempts, 1 if attempts == 1 else rate_limit_attempts
+        self.attempts, self.rate_limit_attempts = attempts, rate_limit_attempts
+        if self.attempts == 1:
+            self.rate_limit_attempts = 1
         self.wait_initial, self.wait_max, self.deadline = wait_initial, wait_max, deadline
         self.jitter, self.seed = jitter, seed
-        self.budget = RetryBudget(budget) if isinstance(budget, int | float) else budget
-        self._on = on
+        if budget is not None and not isinstance(budget, RetryBudget):
+            budget = RetryBudget(number("budget", budget, "give a share such as 0.1, a RetryBudget, or None", least=0))
+        self.budget = budget
+        self._on = _exceptions(on)
         self._alone: tuple[asyncio.AbstractEventLoop, Retries] | None = None  # for use without an executor
 
     # -- arithmetic -----------------------------------------------------------------------------------------------
 
     def kind(self, error: BaseException) -> Kind:
         """Classify a failure as `rate_limited`, `transient` or `permanent`: `classify` plus the policy's `on`."""
-        kind = classify(error)
+        kind = classify(instance("error", error, BaseException, "give the exception that was raised"))
         if kind == "permanent" and isinstance(error, Exception):
             own = isinstance(error, self._on) if isinstance(self._on, tuple | type) else self._on(error)
             return "transient" if own else "permanent"
@@ -122,6 +146,8 @@ class RetryPolicy:
 
         `waited` is the time since the first attempt began. Keeps no state.
         """
+        attempt, waited = whole("attempt", attempt), number("waited", waited)
+        instance("rng", rng, random.Random)
         kind, hint = self.kind(error), retry_after(error) or 0.0
         most = {"permanent": 0, "rate_limited": self.rate_limit_attempts, "transient": self.attempts}[kind]
         if attempt >= most or hint > MAX_RETRY_AFTER:

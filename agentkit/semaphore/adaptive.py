@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from agentkit.base.arguments import number, switch, whole
 from agentkit.semaphore.capacity import CapacityLimiter, LimiterStatistics
 
 __all__ = ["AdaptiveLimiter", "AdaptiveStatistics", "Gradient"]
@@ -64,16 +65,11 @@ class AdaptiveLimiter(CapacityLimiter):
                  "_max_limit", "_min_limit", "_pace", "_refusals", "_slow", "_used_up")  # fmt: skip
 
     def __init__(self, initial: int = 10, *, min_limit: int = 1, max_limit: int = 1000, gradient: bool = False) -> None:
-        for name, value in (("initial", initial), ("min_limit", min_limit), ("max_limit", max_limit)):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be a whole number, got {value!r}; for a fixed limit use CapacityLimiter")
-        if not 1 <= min_limit <= initial <= max_limit:
-            raise ValueError(
-                "min_limit, initial and max_limit must be 1 or more and in this order, "
-                f"got {min_limit}, {initial} and {max_limit}; lower `min_limit` or raise `max_limit`"
-            )
+        initial = whole("initial", initial, "for a fixed limit use CapacityLimiter")
+        self._min_limit = whole("min_limit", min_limit, "it must not be above initial", most=initial)
+        self._max_limit = whole("max_limit", max_limit, "it must not be below initial", least=initial)
         super().__init__(initial)
-        self._min_limit, self._max_limit, self._gradient = min_limit, max_limit, Gradient() if gradient else None
+        self._gradient = Gradient() if switch("gradient", gradient) else None
         self._level = float(initial)  # the limit before rounding down
         self._cut_at = -math.inf  # only calls that started after the last cut may change the limit again
         self._refusals = self._cuts = 0
@@ -89,6 +85,10 @@ class AdaptiveLimiter(CapacityLimiter):
         `refused`: the provider was overloaded. Do not report a refusal with a `Retry-After`: that is about a rate, and
         `Retries` handles it by pausing all calls. `per_token`: seconds per output token.
         """
+        started, finished = number("started", started), number("finished", finished)
+        switch("refused", refused)
+        if not isinstance(per_token, float):  # a NaN or an infinity counts as not known
+            number("per_token", per_token, "use None where it is not known", none=True)
         if self._limit != int(self._level):  # `limit` was assigned
             if self._limit == 0:
                 return

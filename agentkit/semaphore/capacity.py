@@ -18,6 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
+from agentkit.base.arguments import whole
+
 __all__ = ["CapacityLimiter", "LimiterStatistics", "QueueFull"]
 
 
@@ -70,8 +72,9 @@ class CapacityLimiter:
     )  # fmt: skip
 
     def __init__(self, limit: int | None, *, max_queue: int | None = None) -> None:
-        self._limit = _whole("limit", limit, "0 to admit nobody, None for no limit")
-        self._max_queue = _whole("max_queue", max_queue, "0 to refuse callers that would wait, None for no bound")
+        self._limit = _count("limit", limit, "use 0 to admit no caller, None for no limit")
+        remedy = "use 0 to refuse callers that would wait, None for no limit"
+        self._max_queue = _count("max_queue", max_queue, remedy)
         self._in_flight = 0  # including slots handed to a waiter that has not resumed yet
         # the queue of waiters; non-empty only while all slots are in use
         self._waiters: OrderedDict[asyncio.Future[None], None] = OrderedDict()
@@ -89,7 +92,7 @@ class CapacityLimiter:
 
     @limit.setter
     def limit(self, limit: float | None) -> None:
-        self._limit = _whole("limit", limit, "0 to admit nobody, None for no limit")
+        self._limit = _count("limit", limit, "use 0 to admit no caller, None for no limit")
         self._admit()
         for listener in list(self._listeners):
             listener()
@@ -204,12 +207,7 @@ class CapacityLimiter:
         return f"<{type(self).__name__} {self._in_flight} {of}, {len(self._waiters)} waiting>"
 
 
-def _whole(name: str, value: float | None, remedy: str) -> float:
-    """Check a count; None means no limit."""
-    if value is None:
-        return math.inf
-    if isinstance(value, bool) or not (isinstance(value, int) or value == math.inf):
-        raise TypeError(f"{name} must be a whole number, got {value!r}; use {remedy}")
-    if value < 0:
-        raise ValueError(f"{name} must be 0 or more, got {value}; use {remedy}")
-    return value
+def _count(name: str, value: float | None, remedy: str) -> float:
+    """Check a count; None or infinity means no limit."""
+    unlimited = value is None or (isinstance(value, float) and value == math.inf)
+    return math.inf if unlimited else whole(name, value, remedy, least=0)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from agentkit.base.arguments import function, hashable, instance, text
 from agentkit.state.frozen import FrozenDict, MessageLog, freeze, thaw
 
 __all__ = ["Conflict", "ConversationState", "Message"]
@@ -95,16 +96,18 @@ class ConversationState:
         if not isinstance(self.messages, _Messages):
             object.__setattr__(self, "messages", _Messages(self.messages))
         if not isinstance(self.agent_outputs, FrozenDict):
-            object.__setattr__(self, "agent_outputs", freeze(dict(self.agent_outputs), "agent_outputs"))
+            outputs = instance("agent_outputs", self.agent_outputs, Mapping, "give a dict of outputs by agent")
+            object.__setattr__(self, "agent_outputs", freeze(dict(outputs), "agent_outputs"))
 
     def add_message(self, role: str, content: Any, **more: Any) -> ConversationState:
         """Return a state with one more message; `more` is for `name`, `tool_calls` and the like."""
+        text("role", role, "such as 'user'", empty=False)
         message = freeze({"role": role, "content": content, **more}, "message")
         return replace(self, messages=self._log.append(Message.of_frozen(message)))
 
     def add_output(self, agent: str, output: Any) -> ConversationState:
         """Return a state with `output` as the output of `agent`, replacing an earlier one."""
-        changed = {**self.agent_outputs, agent: freeze(output, f"output of {agent!r}")}
+        changed = {**self.agent_outputs, hashable("agent", agent): freeze(output, f"output of {agent!r}")}
         return replace(self, agent_outputs=FrozenDict.of_frozen(changed))
 
     def merge(
@@ -125,6 +128,8 @@ class ConversationState:
         Always associative and idempotent. Commutative in the outputs and in the set of messages, but not in their
         order: this state's come first, so merge in the order of the input, not in the order of finishing.
         """
+        instance("other", other, ConversationState)
+        function("resolve", resolve, "use None to be told of a conflict", none=True)
         return ConversationState(self._log + self._lacking(other), self._joined(other, resolve))
 
     def to_messages(self) -> list[dict[str, Any]]:

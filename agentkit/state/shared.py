@@ -18,16 +18,19 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Generic, TypeVar
 
+from agentkit.base.arguments import function, hashable, whole
 from agentkit.state.conversation import Conflict
 from agentkit.state.frozen import FrozenDict, freeze
 
 __all__ = ["SharedState", "VersionedState"]
 
 T = TypeVar("T")
+_VERSION = "it is the version that get(key) returned, 0 for a key never written"
 
 
 def _now(fn: Callable[[Any], Any], value: Any) -> Any:
     """Call a plain function; refuse one that returns an awaitable."""
+    function("fn", fn, "write lambda old: ...", may_be_async=True)  # an async one has an error of its own below
     result = None if inspect.iscoroutinefunction(fn) else fn(value)
     if inspect.iscoroutinefunction(fn) or inspect.isawaitable(result):
         if inspect.iscoroutine(result):
@@ -49,8 +52,7 @@ def _changed(fn: Callable[[Any], Any], old: Any) -> Any:
 
 def _tries(attempts: int | None) -> Iterator[float]:
     """Return an iterator over the number of attempts left after each one."""
-    if attempts is not None and attempts < 1:
-        raise ValueError(f"attempts must be 1 or more, got {attempts}; use None to try until it works")
+    attempts = whole("attempts", attempts, "use None to try until it works", none=True)
     return itertools.repeat(math.inf) if attempts is None else iter(range(attempts - 1, -1, -1))
 
 
@@ -121,11 +123,11 @@ class VersionedState:
 
     def get(self, key: Any) -> tuple[Any, int]:
         """Return the value and its version; `(None, 0)` for a key that was never written."""
-        return self._table.get(key, (None, 0))
+        return self._table.get(hashable("key", key), (None, 0))
 
     def set(self, key: Any, value: Any, *, expected: int) -> int:
         """Write if `key` is still at version `expected` and return the new version; otherwise raise `Conflict`."""
-        value = freeze(value, f"value of {key!r}")
+        value, expected = freeze(value, f"value of {key!r}"), whole("expected", expected, _VERSION, least=0)
         with self._lock:
             actual = self.get(key)[1]
             if actual == expected:
@@ -152,6 +154,7 @@ class VersionedState:
 
     async def update_async(self, key: Any, fn: Callable[[Any], Awaitable[Any]], *, attempts: int | None = None) -> Any:
         """Like `update`, for an async `fn` such as a model call: it runs, and is billed, once more per conflict."""
+        function("fn", fn, "write an async function of the old value", may_be_async=True)
         tries = _tries(attempts)
         while True:
             value, version = self.get(key)

@@ -18,6 +18,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from agentkit.base.arguments import number
 from agentkit.lab.loops.virtual import VirtualLoop
 
 __all__ = ["Engine"]
@@ -50,9 +51,7 @@ class Engine:
         done: Callable[[], None] = lambda: None,
         previous: Engine | None = None,
     ) -> None:
-        if speed is not None and not speed > 0:
-            raise ValueError(f"speed must be above 0, got {speed!r}; use None for real time")
-        self.speed = speed
+        self.speed = number("speed", speed, "use None for real time", above=0, none=True)
         """Virtual seconds per real second; can be changed during a run, unless it is None."""
         self.result: Any = None
         """What `main` returned."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from agentkit.base.arguments import check_fields, choice, number, seconds, switch, whole
 from agentkit.lab.provider.faults import Faults
 from agentkit.lab.provider.latency import Latency
 from agentkit.lab.provider.quota import Limits
@@ -58,21 +59,14 @@ class Knobs:
     """Share of requests that fail with a server error."""
 
     def __post_init__(self) -> None:
-        _whole("max_concurrency", self.max_concurrency, "1 runs one after another")
-        for name in ("requests_per_minute", "tokens_per_minute"):
-            if getattr(self, name) is not None:
-                _whole(name, getattr(self, name), "use None for no limit")
-        if self.retry not in RETRIES:
-            raise ValueError(f"retry must be one of {', '.join(RETRIES)}, got {self.retry!r}")
-        if not self.latency > 0:
-            raise ValueError(f"latency must be more than 0 seconds, got {self.latency!r}; use 0.01 for next to none")
-        if self.timeout is not None and not self.timeout > 0:
-            raise ValueError(f"timeout must be more than 0 seconds, got {self.timeout!r}; use None for no bound")
-        if not 0 <= self.failure_rate <= 1:
-            raise ValueError(f"failure_rate must be from 0 to 1, got {self.failure_rate!r}; 0.05 is one in twenty")
-        for name in ("adaptive", "rate_limiter"):
-            if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        check_fields(self, whole, "max_concurrency", remedy="use 1 to run one task at a time")
+        limits = ("requests_per_minute", "tokens_per_minute")
+        check_fields(self, whole, *limits, remedy="use None for no limit", none=True)
+        choice("retry", self.retry, RETRIES)
+        check_fields(self, number, "latency", remedy="use 0.01 for next to none", above=0)
+        check_fields(self, seconds, "timeout")
+        check_fields(self, number, "failure_rate", remedy="0.05 is one in twenty", least=0, most=1)
+        check_fields(self, switch, "adaptive", "rate_limiter")
 
     @property
     def limits(self) -> Limits:
@@ -106,8 +100,3 @@ class Knobs:
         theirs += [f"{tpm:,} tokens/min"] if tpm is not None else []
         theirs += [f"{100 * self.failure_rate:g} % fail"] if self.failure_rate else []
         return f"Knobs({', '.join(yours)}; {', '.join(theirs)})"
-
-
-def _whole(name: str, value: Any, remedy: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a whole number, 1 or more, got {value!r}; {remedy}")

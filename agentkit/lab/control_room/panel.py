@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import html
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import ipywidgets as widgets
 import traitlets
 
+from agentkit.base.arguments import choice, instance, items, number, seconds, whole
 from agentkit.lab.control_room.advice import advise
 from agentkit.lab.control_room.engine import Engine
 from agentkit.lab.control_room.knob_panel import KnobPanel
@@ -70,17 +71,16 @@ class ControlRoom(widgets.VBox):  # type: ignore[misc]
         seed: int = 0,
         **knobs: Any,
     ) -> None:
-        if clock not in _CLOCKS.values():
-            raise ValueError(f"clock must be one of {', '.join(_CLOCKS.values())}, got {clock!r}")
-        self.seed = seed
-        if not speed > 0:
-            raise ValueError(f"speed must be above 0, got {speed!r}; 1 is real time; use pause() to hold a run")
+        choice("clock", clock, _CLOCKS.values())
+        self.seed = whole("seed", seed, least=None)
+        speed = number("speed", speed, "use 1 for real time, pause() to hold a run", above=0)
         self._lock = threading.RLock()
         self._operation: Operation | None = None
-        self._prompts = None if isinstance(agents, int) else [str(prompt) for prompt in agents]
-        total = agents if isinstance(agents, int) else len(agents)
-        if total < 1:
-            raise ValueError(f"agents must be 1 or more, or their prompts, got {agents!r}")
+        listed = isinstance(agents, Iterable) and not isinstance(agents, str | bytes)
+        self._prompts = [str(prompt) for prompt in items("agents", agents)] if listed else None
+        total = whole(
+            "agents", agents if self._prompts is None else len(self._prompts), "give a number, or prompts", most=2000
+        )
         self.knobs = KnobPanel(Knobs(**knobs))
         """The sliders; `room.knobs["timeout"].value = 5` moves one."""
         self._agents = widgets.BoundedIntText(
@@ -126,7 +126,7 @@ class ControlRoom(widgets.VBox):  # type: ignore[misc]
 
     @value.setter
     def value(self, knobs: Knobs) -> None:
-        self.knobs.value = knobs
+        self.knobs.value = instance("value", knobs, Knobs)
 
     def turn(self, **knobs: Any) -> None:
         """Change some knobs: `room.turn(max_concurrency=50, timeout=None)`."""
@@ -168,6 +168,7 @@ class ControlRoom(widgets.VBox):  # type: ignore[misc]
 
     def wait(self, timeout: float | None = None) -> Report:
         """Block until the run ends; return its report, or raise the error that broke it. A cell only needs `start`."""
+        seconds("timeout", timeout)
         engine = self._engine
         if engine is None:
             raise RuntimeError("nothing to wait for: start() first")

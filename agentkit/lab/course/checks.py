@@ -26,6 +26,7 @@ from concurrent.futures import wait
 from dataclasses import asdict
 from typing import Any
 
+from agentkit.base.arguments import switch, whole
 from agentkit.lab.course.exercise import Case, Exercise, Verdict, bounds, words
 from agentkit.lab.course.registry import exercise
 from agentkit.lab.loops.beside import thread_for, throw_into
@@ -203,6 +204,7 @@ def check(name: str, answer: object, *, hidden: bool = False) -> None:
     In a notebook: `check("ex-limit", limited)`. The answer is what the exercise asks for, usually a function.
     `hidden=True`, used in the solution notebooks, runs the hidden cases instead. Never raises for a wrong answer.
     """
+    switch("hidden", hidden)
     if path := os.environ.get(RECORD):
         if not hidden:
             _record(name, answer, path)
@@ -223,6 +225,5 @@ def hint(name: str, strength: int | None = None) -> None:
     if strength is None:
         turn = _shown.setdefault(name, itertools.chain((1, 2, 3), itertools.repeat(3)))
         strength = next(turn)
-    if strength not in (1, 2, 3):
-        raise ValueError(f"strength must be 1, 2 or 3, got {strength!r}; 1 is a nudge, 3 is nearly the answer")
+    whole("strength", strength, "1 is a nudge, 3 is nearly the answer", most=3)
     print(f"hint {strength} of 3: {hints[strength - 1]}")

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from agentkit.base.arguments import whole
 from agentkit.lab.course.checks import NOT_YET
 from agentkit.lab.course.notebooks import CellError, exercise_name, read, solutions, tags
 from agentkit.lab.course.sandbox import ResourceLimits, RunErrors, run
@@ -221,8 +222,7 @@ def grade(
     `folder` holds `solutions/`. A submission takes about two seconds, longer if a cell times out. With more jobs than
     CPU cores, slow but correct answers may time out.
     """
-    if jobs < 1:
-        raise ValueError(f"jobs must be 1 or more, got {jobs}; it is how many submissions run at the same time")
+    whole("jobs", jobs, "it is how many submissions run at the same time")
     out.mkdir(parents=True, exist_ok=True)
     labels, each = iter(_labels(files)), limits or ResourceLimits()
 

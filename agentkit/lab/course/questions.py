@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from agentkit.base.arguments import refusal, text
 from agentkit.lab.course.exercise import Question
 from agentkit.lab.course.registry import lesson
 
@@ -47,11 +48,10 @@ class Quiz:
 
     @value.setter
     def value(self, letters: str) -> None:
-        letters = letters.lower()
+        letters = text("answers", letters, "write one letter per question").lower()
         if len(letters) != len(self.questions):
-            raise ValueError(
-                f"answers must be {len(self.questions)} letters, one per question, got {letters!r}; - leaves one out"
-            )
+            rule = f"must be {len(self.questions)} letters, one per question"
+            raise refusal("answers", rule, letters, "- leaves one out")
         for number, (question, letter) in enumerate(zip(self.questions, letters, strict=True), 1):
             allowed = LETTERS[: len(question.choices)] + "-"
             if letter not in allowed:

@@ -18,6 +18,7 @@ from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 
+from agentkit.base.arguments import shown, text
 from agentkit.lab.course.exercise import Exercise, Question
 
 __all__ = ["Lesson", "exercise", "lesson", "lesson_of", "lessons"]
@@ -74,22 +75,23 @@ def lessons() -> list[Lesson]:
 
 def lesson(number: str) -> Lesson:
     """Return the lesson of that number, or of a notebook's name such as `01_waiting_is_the_work`."""
-    files, wanted = _files(), number[:2]
+    files, wanted = _files(), text("number", number, "as in lesson('01')")[:2]
     if wanted not in files:
         known = ", ".join(sorted(files)) or "none"
-        raise ValueError(f"there is no lesson file for {number!r}; lesson files exist for: {known}")
+        raise ValueError(f"there is no lesson file for {shown(number)}; lesson files exist for: {known}")
     return _load(wanted, files[wanted])
 
 
 def lesson_of(name: str) -> Lesson:
     """Return the lesson that an exercise belongs to; raise ValueError with the closest name if there is none."""
+    text("name", name)
     found = lessons()
     for each in found:
         if name in each.exercises:
             return each
     near = get_close_matches(name, [key for each in found for key in each.exercises], 1)
     remedy = f"did you mean {near[0]!r}?" if near else "add it to the EXERCISES of the lesson's file"
-    raise ValueError(f"there is no exercise {name!r}; {remedy}")
+    raise ValueError(f"there is no exercise {shown(name)}; {remedy}")
 
 
 def exercise(name: str) -> Exercise:

@@ -22,6 +22,7 @@ from typing import Any
 from nbclient import NotebookClient
 from nbclient.exceptions import DeadKernelError
 
+from agentkit.base.arguments import number, whole
 from agentkit.lab.course.bounded_kernel import MEMORY
 from agentkit.lab.course.checks import RECORD
 from agentkit.lab.course.execute import Kernel, kernel_environment
@@ -42,10 +43,8 @@ class ResourceLimits:
     """Memory of the kernel in MB; enforced on Unix only."""
 
     def __post_init__(self) -> None:
-        if self.seconds <= 0:
-            raise ValueError(f"seconds must be more than 0, got {self.seconds}; 3 is enough for an exercise cell")
-        if self.memory < 512:
-            raise ValueError(f"memory must be 512 MB or more, got {self.memory}; the kernel itself needs that much")
+        number("seconds", self.seconds, "3 is enough for an exercise cell", above=0)
+        whole("memory", self.memory, "the kernel itself needs that many MB", least=512)
 
 
 @dataclass(frozen=True, slots=True)

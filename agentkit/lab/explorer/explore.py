@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from agentkit.base.arguments import function, switch, whole
 from agentkit.lab.explorer.search import Search
 from agentkit.lab.loops.beside import beside
 from agentkit.lab.loops.interleaving import Interleaving
@@ -132,14 +133,12 @@ def explore(
     is True, for this number of tasks and this input. `max_runs` and `max_deviations` bound the search.
     Works the same in a script and in a notebook cell, without `await`.
     """
-    if not callable(scenario):
-        raise TypeError(
-            f"scenario must be a function, got {type(scenario).__name__}; write explore(f), not explore(f())"
-        )
-    if max_runs < 1:
-        raise ValueError(f"max_runs must be 1 or more, got {max_runs}; each run tries one order")
-    if max_deviations is not None and max_deviations < 0:
-        raise ValueError(f"max_deviations must be 0 or more, got {max_deviations}; use None for no limit")
+    function("scenario", scenario, "write explore(f), not explore(f())", may_be_async=True)
+    function("invariant", invariant, none=True)
+    whole("max_runs", max_runs, "each run tries one order")
+    whole("max_deviations", max_deviations, "use None for no limit", least=0, none=True)
+    switch("any_latency", any_latency)
+    switch("stop_at_first", stop_at_first)
     search = Search(scenario, invariant, any_latency)
 
     def work() -> Exploration:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from agentkit.base.arguments import function, text
 from agentkit.lab.explorer.lost_update import lost_update
 from agentkit.lab.explorer.play_loop import OutOfChoices, PlayLoop
 from agentkit.lab.explorer.search import BadScenario, Search
@@ -104,8 +105,9 @@ def play(scenario: Callable[[], Any], choices: str = "", invariant: Callable[[An
     that the scenario makes, in that order; tasks that agents make run immediately. Raises ValueError for a choice that
     is not possible, naming those that are.
     """
-    if not callable(scenario):
-        raise TypeError(f"scenario must be a function, got {type(scenario).__name__}; write play(f), not play(f())")
+    function("scenario", scenario, "write play(f), not play(f())", may_be_async=True)
+    text("choices", choices, "such as 'ABAB'")
+    function("invariant", invariant, none=True)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):  # here, not in the thread: restored even if Stop leaves that behind
         return beside(lambda: _play(scenario, choices, invariant, printed))

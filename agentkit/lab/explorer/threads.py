@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from agentkit.base.arguments import function, whole
 from agentkit.lab.loops.interleaving import show
 
 __all__ = ["Hammering", "OpcodeExploration", "hammer", "opcode_explore"]
@@ -62,6 +63,9 @@ class Hammering:
         return f"<pre>{html.escape(repr(self))}</pre>"
 
 
+MOST = 1_000_000  # threads, iterations or rounds
+
+
 def hammer(
     fn: Callable[..., Any],
     *,
@@ -83,9 +87,11 @@ def hammer(
     `invariant(outcome)` returns whether it is right; a call that raises always counts as wrong. A round takes as long
     as threads × iterations calls. The switch interval belongs to the whole process, so don't run two hammers at once.
     """
+    function("fn", fn, "write hammer(fn), not hammer(fn())")
     for name, value in (("threads", threads), ("iterations", iterations), ("rounds", rounds)):
-        if value < 1:
-            raise ValueError(f"{name} must be 1 or more, got {value}; leave it out for the default")
+        whole(name, value, "leave it out for the default", most=MOST)
+    for name, hook in (("setup", setup), ("result", result), ("invariant", invariant)):
+        function(name, hook, none=True)
     outcomes: Counter[str] = Counter()
     failures = 0
     interval = sys.getswitchinterval()
@@ -176,6 +182,10 @@ def opcode_explore(
     instructions, even where this interpreter never would, so it finds races that show only without the GIL.
     Make locks in `setup`: one made elsewhere is not tracked, and then `holds` is None.
     """
+    for name, hook in (("setup", setup), ("worker", worker), ("invariant", invariant)):
+        function(name, hook)
+    whole("threads", threads, least=2, most=MOST)
+    whole("max_runs", max_runs)
     # frontrun reads this when it is imported; without it, it works only from its own command line
     os.environ.setdefault("FRONTRUN_ACTIVE", "1")
     try:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
-import inspect
 import itertools
 import linecache
 import math
@@ -24,6 +23,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+from agentkit.base.arguments import function, whole
 from agentkit.lab.loops.beside import beside
 from agentkit.lab.loops.frames import awaited_frames, in_your_file
 
@@ -235,15 +235,6 @@ def _run(main: Callable[..., Awaitable[T]], args: tuple[Any, ...], seed: int, be
         random.setstate(state)
 
 
-def _not_a_function(main: object) -> TypeError:
-    if inspect.iscoroutine(main):
-        main.close()
-    return TypeError(
-        f"main must be a coroutine function, got {type(main).__name__}; "
-        "write simulate(main, argument), not simulate(main(argument))"
-    )
-
-
 def simulate(main: Callable[..., Awaitable[T]], *args: Any, seed: int = 0) -> T:
     """Run `main(*args)` in virtual time and return its value: exact, instant, the same every time.
 
@@ -257,8 +248,8 @@ def simulate(main: Callable[..., Awaitable[T]], *args: Any, seed: int = 0) -> T:
     gets its own thread and the caller waits for it. `seed` seeds the module `random` during the run. Stop (a
     KeyboardInterrupt) cancels `main`, whose `finally` blocks run. Raises `Deadlock` when no task can run any more.
     """
-    if not callable(main):
-        raise _not_a_function(main)
+    function("main", main, "write simulate(main, argument), not simulate(main(argument))", may_be_async=True)
+    seed = whole("seed", seed, least=None)
     started, stopped = list[Any](), threading.Event()
 
     def began() -> None:

@@ -12,6 +12,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from agentkit.base.arguments import check_fields, choice, instance, number, refusal, text, whole
 from agentkit.lab.provider.errors import ERRORS
 
 __all__ = ["FAULTS", "Fault", "Faults"]
@@ -47,10 +48,11 @@ class Fault:
     """Headers of the error, such as `retry-after` or `x-should-retry`; they replace the usual ones."""
 
     def __post_init__(self) -> None:
-        if self.kind not in FAULTS:
-            raise ValueError(f"a fault must be one of {', '.join(FAULTS)}, got {self.kind!r}")
-        if not self.seconds >= 0:
-            raise ValueError(f"seconds must be 0 or more, got {self.seconds!r}")
+        choice("kind", self.kind, FAULTS)
+        check_fields(self, number, "seconds", least=0)
+        for name, value in instance("headers", self.headers, Mapping, "give a dict of strings").items():
+            text("headers", name)
+            text("headers", value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +70,15 @@ class Faults:
     """What happens to the first call (1), the second (2) and so on, in order of arrival."""
 
     def __post_init__(self) -> None:
+        instance("rates", self.rates, Mapping, "give a dict of probabilities by fault")
+        instance("script", self.script, Mapping, "give a dict of faults by call")
         for fault in (*self.rates, *self.script.values()):
             _as_fault(fault)
-        if any(not 0 <= rate <= 1 for rate in self.rates.values()) or sum(self.rates.values()) > 1 + 1e-9:
-            raise ValueError(f"rates must be probabilities that add up to 1 at most, got {dict(self.rates)}")
-        if any(isinstance(call, bool) or not isinstance(call, int) or call < 1 for call in self.script):
-            raise ValueError(f"script must say which call: 1 for the first, 2 for the second, got {list(self.script)}")
+        rates = [number("rates", rate, "give probabilities", least=0, most=1) for rate in self.rates.values()]
+        if sum(rates) > 1 + 1e-9:
+            raise refusal("rates", "must be probabilities that add up to 1 at most", dict(self.rates))
+        for call in self.script:
+            whole("script", call, "its keys are calls: 1 for the first, 2 for the second")
 
     def choose(self, call: int, seed: str) -> Fault | None:
         """What happens to the call of that number; a random choice depends on `seed` alone."""

@@ -17,9 +17,13 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from agentkit.base.arguments import check_fields, items, number, refusal, whole
 from agentkit.lab.provider.quota import settings
 
 __all__ = ["Draw", "Latency"]
+
+
+_PAIRS = "give (seconds, output tokens) of measured answers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +62,17 @@ class Latency:
     """Measured `(seconds, output tokens)` of whole answers to draw from, instead of the arithmetic."""
 
     def __post_init__(self) -> None:
-        for name in ("base", "base_spread", "speed_spread", "mean_output", "slowdown"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)!r}")
-        for name in ("prefill_rate", "speed"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be above 0, got {value!r}; use None for no time at all")
-        if not 0 <= self.hiccup <= 1:
-            raise ValueError(f"hiccup must be a probability from 0 to 1, got {self.hiccup!r}")
-        for name, least in (("slots", 1), ("max_queue", 0)):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-                raise ValueError(f"{name} must be a whole number of {least} or more, got {value!r}; use None for any")
+        check_fields(self, number, "base", "mean_output", "slowdown", least=0)
+        check_fields(self, number, "base_spread", "speed_spread", remedy="0.3 is a lot", least=0, most=10)
+        check_fields(self, number, "prefill_rate", "speed", remedy="use None for no time at all", above=0, none=True)
+        check_fields(self, number, "hiccup", remedy="it is a probability", least=0, most=1)
+        check_fields(self, whole, "slots", remedy="use None for any number", none=True)
+        check_fields(self, whole, "max_queue", remedy="use None for any number", least=0, none=True)
+        for pair in items("trace", self.trace, _PAIRS):
+            if not isinstance(pair, list | tuple) or len(pair) != 2:
+                raise refusal("trace", "must hold pairs", pair, _PAIRS)
+            number("trace", pair[0], _PAIRS, least=0)
+            whole("trace", pair[1], _PAIRS, least=0)
 
     @classmethod
     def preset(cls, name: str) -> Latency:

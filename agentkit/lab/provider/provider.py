@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from agentkit.base.arguments import attribute, function, instance, items, text, whole
 from agentkit.lab.provider.answers import teaching_answer
 from agentkit.lab.provider.call_log import CallLog, CallRecord, ProviderStatistics
 from agentkit.lab.provider.decisions import Decisions
@@ -38,6 +39,10 @@ MODELS = (
 """The models it serves; the name changes nothing else. The last seven let code written for an account run unchanged."""
 
 
+def _names(name: str, value: Any) -> tuple[str, ...]:
+    return tuple(text(name, model) for model in items(name, value, "give the names of models"))
+
+
 class Provider:
     """An OpenAI-compatible provider to run agents against, on this machine alone.
 
@@ -59,19 +64,30 @@ class Provider:
     starts over with full buckets and an empty log, so running a cell again gives the same result.
     """
 
+    models: tuple[str, ...] = attribute(_names)
+    """The models it serves."""
+    seed: int = attribute(whole, least=None)
+    """What random choices depend on."""
+    answer: Callable[[Request], str] = attribute(function, remedy="write answer=lambda request: 'yes'")
+    """What the model says to a request."""
+
     def __init__(
         self, preset: str = "lesson", *, seed: int = 0, limits: Limits | None = None, latency: Latency | None = None,
         faults: Faults | None = None, answer: Callable[[Request], str] = teaching_answer,
         models: Sequence[str] = MODELS, log_size: int = 10_000,
     ) -> None:  # fmt: skip
         usual = Limits.preset(preset)  # also where limits are given: a preset must exist
-        self._limits = limits or usual
-        self._latency = latency or Latency.preset(presets("rate_limits.json")[preset]["latency"])
-        self._faults = faults or Faults()
-        self.preset, self.seed, self.answer, self.models = preset, seed, answer, tuple(models)
-        for name, kind in (("limits", Limits), ("latency", Latency), ("faults", Faults)):
-            _check(name, getattr(self, name), kind)
-        self._decisions = Decisions(self, log_size)
+        self._limits = instance("limits", limits, Limits, none=True) or usual
+        usual_latency = Latency.preset(presets("rate_limits.json")[preset]["latency"])
+        self._latency = instance("latency", latency, Latency, none=True) or usual_latency
+        self._faults = instance("faults", faults, Faults, none=True) or Faults()
+        self._preset, self.seed, self.answer, self.models = preset, seed, answer, models  # type: ignore[assignment]
+        self._decisions = Decisions(self, whole("log_size", log_size, "it is how many calls to keep"))
+
+    @property
+    def preset(self) -> str:
+        """The name of the preset."""
+        return self._preset
 
     @property
     def limits(self) -> Limits:
@@ -80,8 +96,7 @@ class Provider:
 
     @limits.setter
     def limits(self, limits: Limits) -> None:
-        _check("limits", limits, Limits)
-        self._limits = limits
+        self._limits = instance("limits", limits, Limits)
 
     @property
     def latency(self) -> Latency:
@@ -90,8 +105,7 @@ class Provider:
 
     @latency.setter
     def latency(self, latency: Latency) -> None:
-        _check("latency", latency, Latency)
-        self._latency = latency
+        self._latency = instance("latency", latency, Latency)
         self._decisions.apply_slots()
 
     @property
@@ -101,8 +115,7 @@ class Provider:
 
     @faults.setter
     def faults(self, faults: Faults) -> None:
-        _check("faults", faults, Faults)
-        self._faults = faults
+        self._faults = instance("faults", faults, Faults)
 
     @property
     def log(self) -> CallLog:
@@ -115,7 +128,7 @@ class Provider:
 
     def subscribe(self, listener: Callable[[CallRecord], None]) -> Callable[[], None]:
         """Call `listener(call)` whenever a call has ended; returns a function that unsubscribes."""
-        return self._decisions.subscribe(listener)
+        return self._decisions.subscribe(function("listener", listener))
 
     def client(self, **options: Any) -> AsyncOpenAI:
         """A ready `AsyncOpenAI` that stays inside the process; works in real and in virtual time.
@@ -149,8 +162,3 @@ class Provider:
             f"{per_minute(limits.tokens_per_minute, 'token')}; {seen.arrivals:,} arrived, "
             f"{sum(seen.refused.values()):,} refused, {seen.in_flight} in flight>"
         )
-
-
-def _check(name: str, value: object, kind: type[Any]) -> None:
-    if not isinstance(value, kind):
-        raise TypeError(f"{name} must be a {kind.__name__}, got {value!r}; build one with {kind.__name__}(...)")

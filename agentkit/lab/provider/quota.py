@@ -21,6 +21,7 @@ from email.utils import formatdate
 from functools import cache
 from typing import Any, Literal
 
+from agentkit.base.arguments import check_fields, choice, number, switch, whole
 from agentkit.lab.data import data_path
 from agentkit.limits.token_bucket import TokenBucket
 
@@ -38,8 +39,7 @@ def presets(name: str) -> dict[str, dict[str, Any]]:
 def settings(file: str, preset: str, record: type[Any]) -> dict[str, Any]:
     """The fields of `record` that a preset sets."""
     known = presets(file)
-    if preset not in known:
-        raise ValueError(f"preset must be one of {', '.join(known)}, got {preset!r}; the choices are in data/{file}")
+    choice("preset", preset, known, f"the choices are in data/{file}")
     names = {field.name for field in fields(record)}
     return {name: value for name, value in known[preset].items() if name in names}
 
@@ -74,15 +74,13 @@ class Limits:
     """How long the provider takes to reject; public logs show 6 seconds."""
 
     def __post_init__(self) -> None:
-        for name in ("requests_per_minute", "tokens_per_minute"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} must be a whole number of 1 or more, got {value!r}; use None for no limit")
-        for name in ("quantum", "token_quantum"):
-            if not 0 < getattr(self, name) <= 60:
-                raise ValueError(f"{name} must be above 0 and at most 60 seconds, got {getattr(self, name)!r}")
-        _one_of("charge", self.charge, ("max_tokens", "actual"))
-        _one_of("hint", self.hint, ("both", "retry-after", "retry-after-ms", "date", "none"))
+        limits = ("requests_per_minute", "tokens_per_minute")
+        check_fields(self, whole, *limits, remedy="use None for no limit", none=True)
+        check_fields(self, number, "quantum", "token_quantum", remedy="it is a time in seconds", above=0, most=60)
+        check_fields(self, number, "refusal_seconds", least=0)
+        check_fields(self, switch, "count_failed", "refund")
+        choice("charge", self.charge, ("max_tokens", "actual"))
+        choice("hint", self.hint, ("both", "retry-after", "retry-after-ms", "date", "none"))
 
     @classmethod
     def preset(cls, name: str) -> Limits:
@@ -223,8 +221,3 @@ def _fit(bucket: TokenBucket | None, limit: int | None, quantum: float, now: flo
 
 def _ceil_div(number: int, by: int) -> int:
     return -(-number // by)
-
-
-def _one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from agentkit.base.arguments import choice, whole
+
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -105,11 +107,8 @@ class Server:
     """
 
     def __init__(self, provider: HasApp, *, port: int = 0, host: str = "127.0.0.1") -> None:
-        if host not in _LOOPBACK:
-            raise ValueError(
-                f"host must be one of {', '.join(_LOOPBACK)}, got {host!r}; "
-                "the provider has no protection against strangers and serves this machine only"
-            )
+        choice("host", host, _LOOPBACK, "the provider has no protection against strangers and serves this machine only")
+        whole("port", port, "use 0 for any free port", least=0, most=65535)
         self.provider, self.host, self.port = provider, host, port
         self._uvicorn: _Uvicorn | None = None
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import html
-import inspect
 import random
 import threading
 import time
@@ -21,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
+from agentkit.base.arguments import function, number, whole
 from agentkit.lab.loops.beside import beside, running_loop
 from agentkit.lab.loops.interleaving import show
 from agentkit.lab.loops.task_state import amount
@@ -48,8 +48,7 @@ def block(seconds: float) -> None:
 
     Stands for a long computation or a driver without `await`. Without a virtual loop, it is `time.sleep`.
     """
-    if seconds < 0:
-        raise ValueError(f"seconds must be 0 or more, got {seconds}; a blocking call takes time and gives none back")
+    number("seconds", seconds, "a blocking call takes time and gives none back", least=0)
     loop = running_loop()
     if isinstance(loop, VirtualLoop):
         loop.advance(seconds)
@@ -150,11 +149,11 @@ def few(items: Sequence[object], most: int = 5) -> str:
 def _ranges(numbers: list[int]) -> str:
     """Return `[4, 5, 6, 9]` as `4-6, 9`."""
     parts: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1].append(number)
+    for line in sorted(set(numbers)):
+        if parts and line == parts[-1][-1] + 1:
+            parts[-1].append(line)
         else:
-            parts.append([number])
+            parts.append([line])
     return ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
 
 
@@ -181,18 +180,9 @@ def trace(main: Callable[..., Awaitable[Any]], *args: Any, seed: int = 0) -> Loo
     An error or a deadlock of `main` ends the run and is part of the table, not raised. Works the same in a script and
     in a notebook cell. A `sleep` imported by name (`from time import sleep`) is not replaced: it takes real time.
     """
-    if not callable(main):
-        raise _not_a_function(main)
+    function("main", main, "write trace(main, argument), not trace(main(argument))", may_be_async=True)
+    seed = whole("seed", seed, least=None)
     return beside(lambda: _run(main, args, seed))
-
-
-def _not_a_function(main: object) -> TypeError:
-    if inspect.iscoroutine(main):
-        main.close()
-    return TypeError(
-        f"main must be a coroutine function, got {type(main).__name__}; "
-        "write trace(main, argument), not trace(main(argument))"
-    )
 
 
 def _run(main: Callable[..., Awaitable[Any]], args: tuple[Any, ...], seed: int) -> LoopTrace:

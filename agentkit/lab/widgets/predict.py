@@ -13,6 +13,8 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from agentkit.base.arguments import instance, items, refusal, text
+
 __all__ = ["Prediction", "predict"]
 
 
@@ -71,9 +73,11 @@ def predict(question: str, options: Sequence[Any], reasons: Mapping[Any, str] | 
 
     Make it the last expression of a cell to display it; call `.compare(measured)` in a later cell.
     """
+    text("question", question)
+    options = items("options", options, "give a list of answers")
     if len(options) < 2:
-        raise ValueError(f"options must hold 2 or more answers, got {list(options)}; one answer is no choice")
-    strangers = [option for option in reasons or {} if option not in options]
-    if strangers:
-        raise ValueError(f"reasons must be for options, got {strangers}; the options are {list(options)}")
-    return Prediction(question, options, reasons or {})
+        raise refusal("options", "must hold 2 or more answers", options, "one answer is no choice")
+    reasons = instance("reasons", reasons, Mapping, "give a dict of reasons by option", none=True) or {}
+    if strangers := [option for option in reasons if option not in options]:
+        raise refusal("reasons", "must be for options", strangers, f"the options are {options}")
+    return Prediction(question, options, reasons)

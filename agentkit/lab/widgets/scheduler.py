@@ -17,6 +17,7 @@ from typing import Any
 import ipywidgets as widgets
 import traitlets
 
+from agentkit.base.arguments import choice, text
 from agentkit.lab.explorer.lost_update import lost_update
 from agentkit.lab.explorer.play import Play, play, where
 from agentkit.lab.tracer.view import Place, code
@@ -69,8 +70,8 @@ class Scheduler(widgets.VBox):  # type: ignore[misc]
         goal: str = "break the invariant",
         choices: str = "",
     ) -> None:
-        if goal not in GOALS:
-            raise ValueError(f"goal must be one of {sorted(GOALS)}, got {goal!r}")
+        choice("goal", goal, GOALS)
+        text("choices", choices, "such as 'ABAB'")
         self.scenario, self.invariant, self.goal = scenario, invariant, goal
         self.play: Play = play(scenario, "", invariant)
         """The state after the choices so far."""
@@ -101,7 +102,7 @@ class Scheduler(widgets.VBox):  # type: ignore[misc]
 
     def step(self, agent: str) -> None:
         """Run the next step of `agent`; ValueError if it cannot run, naming those that can."""
-        self.value += agent
+        self.value += text("agent", agent, "such as 'A'", empty=False)
 
     def undo(self) -> None:
         """Undo the last step."""

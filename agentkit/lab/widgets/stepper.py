@@ -14,6 +14,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from agentkit.base.arguments import whole
 from agentkit.lab.loops.task_state import amount
 from agentkit.lab.tracer.trace import few, trace
 from agentkit.lab.tracer.view import panel
@@ -59,9 +60,7 @@ class Stepper(widgets.VBox):  # type: ignore[misc]
 
     @value.setter
     def value(self, value: int) -> None:
-        if not 1 <= value <= self._slider.max:
-            raise ValueError(f"value must be a step from 1 to {self._slider.max}, got {value}")
-        self._slider.value = value
+        self._slider.value = whole("value", value, "it is a step of the run", most=self._slider.max)
 
     def _move(self, by: int) -> None:
         self._slider.value += by  # the slider keeps the value within its bounds

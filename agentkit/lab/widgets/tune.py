@@ -16,6 +16,8 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from agentkit.base.arguments import function, items, refusal, shown
+
 __all__ = ["Tuner", "tune"]
 
 
@@ -81,7 +83,10 @@ def tune(draw: Callable[[Any], Any], **values: Sequence[Any]) -> Tuner:
     start = None
     if isinstance(chosen, tuple) and len(chosen) == 2 and isinstance(chosen[0], Sequence):
         chosen, start = chosen
-    options = list(chosen)
+    options = items(name, chosen, "write tune(draw, k=range(1, 11))")
     if len(options) < 2:
-        raise ValueError(f"{name} must have 2 or more values, got {options}; one value leaves nothing to turn")
-    return Tuner(draw, name, options, options[0] if start is None else start)
+        raise refusal(name, "must have 2 or more values", options, "one value leaves nothing to turn")
+    start = options[0] if start is None else start
+    if start not in options:
+        raise refusal(name, "must start at one of its values", start, f"they are {shown(options)}")
+    return Tuner(function("draw", draw, "write a function of the value"), name, options, start)
