@@ -663,3 +663,12 @@ def test_span_of_nested_runs_belongs_to_the_inner_task():
     outer = simulate(main)
     assert [[s.name for s in o.spans] for o in outer] == [["lead"]]
     assert [[s.name for s in o.spans] for o in inner[0]] == [["leaf"], ["leaf"]]
+
+
+@pytest.mark.parametrize("path", [None, 5, "", b"run.jsonl", []])
+def test_report_save_and_load_refuse_what_is_no_path(path: Any):
+    """A wrong path is refused by name, before anything is written."""
+    with pytest.raises(TypeError, match="path must be a path, got"):
+        Report([]).save(path)
+    with pytest.raises(TypeError, match="path must be a path, got"):
+        Report.load(path)

@@ -22,7 +22,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
-from agentkit.base.arguments import instance, items, text
+from agentkit.base.arguments import instance, items, refusal, text
 from agentkit.base.redact import redact
 from agentkit.report.archive import decode, encode
 from agentkit.report.outcome import STATUSES, Outcome, R, Reads, StoredError, T, shown
@@ -236,7 +236,7 @@ class Report(Sequence[Outcome[T, R]], Generic[T, R]):
         """
         about = {"stopped": self.stopped, "limits": self.limits, "stalls": self.stalls, "aggregated": self.aggregated}
         lines = encode(about, ((outcome, used(outcome)) for outcome in self))
-        Path(path).write_text(lines, encoding="utf-8")
+        _path(path).write_text(lines, encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Report[Any, Any]:
@@ -251,13 +251,14 @@ class Report(Sequence[Outcome[T, R]], Generic[T, R]):
         Tasks and results are what was stored: a tuple is a list, an object is the repr it had, a `StoredRepr`. An
         error is a `StoredError`. The figures are those of the run.
         """
-        outcomes, about = decode(Path(path).read_text(encoding="utf-8"), str(path))
+        outcomes, about = decode(_path(path).read_text(encoding="utf-8"), str(path))
         report = Report(outcomes, limits=about["limits"], stopped=about["stopped"], stalls=about["stalls"])
         report.aggregated = about["aggregated"]
         return report
 
     def compare(self, other: Report[Any, Any]) -> Comparison:
         """Compare this run with an earlier one, `other`, over the same tasks: what got faster, slower, or failed."""
+        instance("other", other, Report)
         earlier, changes = {o.task_id: o for o in other}, Comparison([], [], [], [], {})
         for now in self:
             before = earlier.get(now.task_id)
@@ -352,6 +353,12 @@ class Report(Sequence[Outcome[T, R]], Generic[T, R]):
 def used(outcome: Outcome[Any, Any]) -> Usage | None:
     """Return what a task used: what the executor recorded, else what its result says; None if neither is known."""
     return usage_of(outcome.result) if outcome.usage is None else outcome.usage
+
+
+def _path(path: Any) -> Path:
+    if not isinstance(path, str | PathLike) or not str(path):
+        raise refusal("path", "must be a path", path, "such as 'run.jsonl'", TypeError)
+    return Path(path)
 
 
 def attach(error: BaseException, report: Report[Any, Any], what: str) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from agentkit.base.arguments import function, hashable, instance, text
+from agentkit.base.arguments import function, hashable, instance, items, text
 from agentkit.state.frozen import FrozenDict, MessageLog, freeze, thaw
 
 __all__ = ["Conflict", "ConversationState", "Message"]
@@ -94,7 +94,8 @@ class ConversationState:
 
     def __post_init__(self) -> None:
         if not isinstance(self.messages, _Messages):
-            object.__setattr__(self, "messages", _Messages(self.messages))
+            messages = items("messages", self.messages, "give a list of dicts with a 'role' and a 'content'")
+            object.__setattr__(self, "messages", _Messages(messages))
         if not isinstance(self.agent_outputs, FrozenDict):
             outputs = instance("agent_outputs", self.agent_outputs, Mapping, "give a dict of outputs by agent")
             object.__setattr__(self, "agent_outputs", freeze(dict(outputs), "agent_outputs"))
@@ -141,7 +142,7 @@ class ConversationState:
         cls, messages: Iterable[Mapping[str, Any]], agent_outputs: Mapping[str, Any] | None = None
     ) -> ConversationState:
         """Make a state from messages in the chat format; each needs a `role`."""
-        return cls(_Messages(messages), agent_outputs or {})
+        return cls(items("messages", messages), {} if agent_outputs is None else agent_outputs)
 
     @property
     def _log(self) -> _Messages:
