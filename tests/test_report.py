@@ -666,7 +666,7 @@ def test_span_of_nested_runs_belongs_to_the_inner_task():
 
 
 @pytest.mark.parametrize("path", [None, 5, "", b"run.jsonl", []])
-def test_report_save_and_load_refuse_what_is_no_path(path: Any):
+def test_report_save_and_load_refuse_what_is_no_path(path: object):
     """A wrong path is refused by name, before anything is written."""
     with pytest.raises(TypeError, match="path must be a path, got"):
         Report([]).save(path)
