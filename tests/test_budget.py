@@ -79,26 +79,6 @@ def test_Budget_limits_can_be_raised_while_callers_wait():
     assert asyncio.run(main()).used == Spent()
 
 
-def test_Budget_waiter_that_is_cancelled_leaves_nothing_behind():
-    """Before its turn, and in the moment between its turn and its waking."""
-
-    async def main():
-        budget = Budget(calls=1)
-        first = await budget.acquire()
-        early, late, last = (asyncio.create_task(budget.acquire()) for _ in range(3))
-        await asyncio.sleep(0)
-        early.cancel()
-        await asyncio.sleep(0)
-        first.cancel()  # grants `late`
-        late.cancel()
-        claim = await last
-        claim.settle(Usage(1, 5, 5))
-        return budget.statistics()
-
-    now = asyncio.run(main())
-    assert (now.used, now.held, now.in_flight, now.queue_depth) == (Spent(1, 10), Spent(), 0, 0)
-
-
 def test_Claim_counts_the_estimate_where_nobody_knows_the_usage():
     """A timeout is billed all the same; a refusal with a status is not; a claim is settled once."""
     budget = Budget(tokens=10_000, reserve=True)

@@ -1,4 +1,4 @@
-"""Locks: the ten cases every primitive has to pass, and what each lock says about itself."""
+"""Locks: what each says about itself, and what it refuses. The checklist of every primitive is in test_waiters.py."""
 
 from __future__ import annotations
 
@@ -28,52 +28,7 @@ async def turn(times: int = 1) -> None:
         await asyncio.sleep(0)
 
 
-# --- TracedLock: the checklist ---------------------------------------------------------------------------------------
-
-
-def test_TracedLock_context_manager() -> None:
-    """Held inside the block, free after it, also when the block raises."""
-
-    async def main() -> None:
-        lock = TracedLock("a")
-        async with lock:
-            assert lock.locked()
-        assert not lock.locked()
-        with pytest.raises(ValueError, match="inside"):
-            async with lock:
-                raise ValueError("inside")
-        assert not lock.locked()
-
-    run(main)
-
-
-def test_TracedLock_manual_acquire() -> None:
-    """Calling acquire returns True, as an asyncio.Lock does; release frees it."""
-
-    async def main() -> None:
-        lock = TracedLock()
-        assert await lock.acquire() is True
-        assert lock.locked()
-        lock.release()
-        assert not lock.locked()
-
-    run(main)
-
-
-def test_TracedLock_nowait() -> None:
-    """acquire_nowait takes a free lock, and says False of a taken one, without waiting."""
-
-    async def main() -> None:
-        lock = TracedLock()
-        assert lock.acquire_nowait() is True
-        assert await asyncio.create_task(_try(lock)) is False
-        lock.release()
-        assert lock.statistics().acquisitions == 1
-
-    async def _try(lock: TracedLock) -> bool:
-        return lock.acquire_nowait()
-
-    run(main)
+# --- TracedLock ------------------------------------------------------------------------------------------------------
 
 
 def test_TracedLock_twice_in_one_task() -> None:
@@ -118,102 +73,32 @@ def test_TracedLock_only_the_holder_releases() -> None:
     run(main)
 
 
-def test_TracedLock_is_first_come_first_served() -> None:
-    """Waiters get it in the order in which they asked, and a latecomer cannot overtake."""
-
-    async def main() -> list[int]:
-        lock, got = TracedLock(), []
-
-        async def agent(i: int) -> None:
-            async with lock:
-                got.append(i)
-                await asyncio.sleep(1)
-                if i == 0:
-                    tasks.append(asyncio.create_task(agent(9)))
-
-        tasks = [asyncio.create_task(agent(i)) for i in range(4)]
-        while pending := [t for t in tasks if not t.done()]:
-            await asyncio.wait(pending)
-        return got
-
-    assert run(main) == [0, 1, 2, 3, 9]
-
-
-def test_TracedLock_cancel_while_waiting() -> None:
-    """A waiter that gives up leaves no trace in the queue, and is counted."""
-
-    async def main() -> None:
-        lock = TracedLock()
-        await lock.acquire()
-        waiter = asyncio.create_task(lock.acquire())
-        other = asyncio.create_task(_use(lock))
-        await turn()
-        waiter.cancel()
-        await turn()
-        assert lock.statistics().queue_depth == 1
-        assert lock.statistics().abandoned == 1
-        lock.release()
-        await other
-        assert not lock.locked()
-
-    run(main)
-
-
-def test_TracedLock_cancelled_after_it_was_handed_over() -> None:
-    """Cancelled between the hand-over and the waking up: the lock goes to the next in line and is not lost."""
-
-    async def main() -> None:
-        lock = TracedLock()
-        await lock.acquire()
-        first, second = asyncio.create_task(_use(lock)), asyncio.create_task(_use(lock))
-        await turn()
-        lock.release()
-        first.cancel()
-        await asyncio.wait([first, second])
-        assert first.cancelled()
-        assert not second.cancelled()
-        assert not lock.locked()
-        assert lock.statistics().abandoned == 0
-
-    run(main)
-
-
-def test_TracedLock_cancelled_before_the_release_reaches_it() -> None:
-    """Cancelled first, released in the same step: the dead waiter is passed over and counted."""
-
-    async def main() -> None:
-        lock = TracedLock()
-        await lock.acquire()
-        first, second = asyncio.create_task(_use(lock)), asyncio.create_task(_use(lock))
-        await turn()
-        first.cancel()
-        lock.release()
-        await asyncio.wait([first, second])
-        assert first.cancelled()
-        assert not lock.locked()
-        assert (lock.statistics().abandoned, lock.statistics().acquisitions) == (1, 2)
-
-    run(main)
-
-
-def test_TracedLock_cancel_while_holding() -> None:
-    """Cancelled inside the block: released, and the next one has it."""
-
-    async def main() -> None:
-        lock = TracedLock()
-        task = asyncio.create_task(_use(lock, seconds=100))
-        await turn()
-        task.cancel()
-        await asyncio.wait([task])
-        assert task.cancelled()
-        assert lock.acquire_nowait()
-
-    run(main)
-
-
 async def _use(lock: TracedLock, seconds: float = 1) -> None:
     async with lock:
         await asyncio.sleep(seconds)
+
+
+@pytest.mark.parametrize(("when", "abandoned"), [("waiting", 1), ("same step", 1), ("handed over", 0)])
+def test_TracedLock_counts_the_waiters_that_gave_up(when: str, abandoned: int) -> None:
+    """A waiter cancelled after it was handed the lock took it; one cancelled before that abandoned it."""
+
+    async def main() -> tuple[int, int]:
+        lock = TracedLock()
+        await lock.acquire()
+        first, second = asyncio.create_task(_use(lock)), asyncio.create_task(_use(lock))
+        await turn()
+        if when != "handed over":
+            first.cancel()
+        if when == "waiting":
+            await turn()
+        lock.release()
+        first.cancel()
+        await asyncio.wait([first, second])
+        assert len(lock.spans) == 3
+        now = lock.statistics()
+        return now.abandoned, now.acquisitions
+
+    assert run(main) == (abandoned, 3 - abandoned)
 
 
 def test_TracedLock_statistics_and_spans() -> None:
@@ -411,24 +296,6 @@ def test_KeyedLock_spans_name_the_key() -> None:
         await asyncio.gather(*tasks)
 
     run(main)
-
-
-def test_KeyedLock_hands_over_to_waiters_first_come_first_served() -> None:
-    """The entry of a key lives as long as somebody waits for it, so no latecomer gets a fresh lock."""
-
-    async def main() -> list[int]:
-        locks, got = KeyedLock(), []
-
-        async def agent(i: int) -> None:
-            await asyncio.sleep(i * 0.1)
-            async with locks.hold("k"):
-                got.append(i)
-                await asyncio.sleep(1)
-
-        await asyncio.gather(*(agent(i) for i in range(5)))
-        return got
-
-    assert run(main) == [0, 1, 2, 3, 4]
 
 
 # --- LockOrder -------------------------------------------------------------------------------------------------------

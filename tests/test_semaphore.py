@@ -22,175 +22,7 @@ async def turns(count: int = 3) -> None:
         await asyncio.sleep(0)
 
 
-# -- the checklist of every primitive -----------------------------------------------------------------------------
-
-
-def test_CapacityLimiter_manual_acquire_and_release():
-    """A slot taken by hand is given back by hand; `acquire` says True, as a semaphore does."""
-
-    async def main():
-        limiter = CapacityLimiter(1)
-        got = await limiter.acquire()
-        taken = limiter.statistics().in_flight
-        limiter.release()
-        return got, taken, limiter.statistics().in_flight
-
-    assert simulate(main) == (True, 1, 0)
-
-
-def test_CapacityLimiter_context_manager():
-    """`async with` takes a slot and gives it back, also when the block raises."""
-
-    async def main():
-        limiter = CapacityLimiter(1)
-        with pytest.raises(ZeroDivisionError):
-            await failing(limiter)
-        return limiter.statistics().in_flight
-
-    async def failing(limiter):
-        async with limiter:
-            assert limiter.statistics().in_flight == 1
-            raise ZeroDivisionError
-
-    assert simulate(main) == 0
-
-
-def test_CapacityLimiter_acquire_nowait():
-    """`acquire_nowait` takes a free slot and refuses when there is none."""
-    limiter = CapacityLimiter(2)
-    assert [limiter.acquire_nowait() for _ in range(3)] == [True, True, False]
-    assert limiter.locked()
-
-
-def test_CapacityLimiter_acquire_that_would_block_waits_for_a_release():
-    """`acquire` on a full limiter returns at the instant of the release."""
-
-    async def main():
-        limiter = CapacityLimiter(1)
-        await limiter.acquire()
-        asyncio.get_running_loop().call_later(4, limiter.release)
-        await limiter.acquire()
-        return asyncio.get_running_loop().time()
-
-    assert simulate(main) == 4.0
-
-
-def test_CapacityLimiter_is_first_in_first_out():
-    """Waiters get their slots in the order in which they asked."""
-
-    async def main():
-        limiter, order = CapacityLimiter(2), []
-
-        async def use(i):
-            async with limiter:
-                order.append(i)
-                await asyncio.sleep(1 + i % 2)
-
-        await asyncio.gather(*(use(i) for i in range(20)))
-        return order
-
-    assert simulate(main) == list(range(20))
-
-
-def test_CapacityLimiter_a_newcomer_cannot_overtake():
-    """A slot released while somebody waits is theirs at once: neither `acquire_nowait` nor `acquire` can steal it."""
-
-    async def main():
-        limiter, order = CapacityLimiter(1), []
-
-        async def use(name):
-            async with limiter:
-                order.append(name)
-
-        await limiter.acquire()
-        waiter = asyncio.create_task(use("waiter"))
-        await turns()
-        limiter.release()
-        stolen = limiter.acquire_nowait()
-        await use("newcomer")
-        await waiter
-        return stolen, order
-
-    assert simulate(main) == (False, ["waiter", "newcomer"])
-
-
-def test_CapacityLimiter_cancel_during_acquire():
-    """A waiter that is cancelled leaves the queue, and the next one is served."""
-
-    async def main():
-        limiter = CapacityLimiter(1)
-        await limiter.acquire()
-        first, second = (asyncio.create_task(limiter.acquire()) for _ in range(2))
-        await turns()
-        first.cancel()
-        await turns()
-        depth = limiter.statistics().queue_depth
-        limiter.release()
-        return depth, await second, first.cancelled(), limiter.statistics().in_flight
-
-    assert simulate(main) == (1, True, True, 1)
-
-
-def test_CapacityLimiter_cancel_after_the_slot_was_handed_over():
-    """A waiter cancelled between the hand-over and its waking up passes the slot on: it is not lost."""
-
-    async def main():
-        limiter = CapacityLimiter(1)
-        await limiter.acquire()
-        first, second = (asyncio.create_task(limiter.acquire()) for _ in range(2))
-        await turns()
-        limiter.release()
-        first.cancel()
-        return await second, first.cancelled(), limiter.statistics().in_flight
-
-    assert simulate(main) == (True, True, 1)
-
-
-def test_CapacityLimiter_cancel_in_the_same_step_before_the_release():
-    """A waiter cancelled just before the release is passed over, though it had no turn to leave the queue."""
-
-    async def main():
-        limiter = CapacityLimiter(1)
-        await limiter.acquire()
-        first, second = (asyncio.create_task(limiter.acquire()) for _ in range(2))
-        await turns()
-        first.cancel()
-        limiter.release()
-        return await second, first.cancelled(), limiter.statistics().in_flight
-
-    assert simulate(main) == (True, True, 1)
-
-
-def test_CapacityLimiter_cancel_before_the_first_turn():
-    """A task cancelled before its first turn never took anything."""
-
-    async def main():
-        limiter = CapacityLimiter(1)
-        task = asyncio.create_task(limiter.acquire())
-        task.cancel()
-        await turns()
-        return task.cancelled(), limiter.statistics().in_flight
-
-    assert simulate(main) == (True, 0)
-
-
-def test_CapacityLimiter_cancelled_after_acquire():
-    """A holder that is cancelled gives its slot back through `async with`."""
-
-    async def main():
-        limiter = CapacityLimiter(1)
-
-        async def hold():
-            async with limiter:
-                await asyncio.sleep(100)
-
-        task = asyncio.create_task(hold())
-        await asyncio.sleep(1)
-        task.cancel()
-        await turns()
-        return limiter.statistics().in_flight, limiter.acquire_nowait()
-
-    assert simulate(main) == (0, True)
+# -- statistics; the checklist of every primitive is in test_waiters.py ---------------------------------------------
 
 
 def test_CapacityLimiter_statistics_tell_now_and_peaks():
@@ -215,23 +47,6 @@ def test_CapacityLimiter_statistics_tell_now_and_peaks():
     assert idle == LimiterStatistics(in_flight=0, limit=2, queue_depth=0, peak_in_flight=2, peak_queue_depth=3)
     with pytest.raises(dataclasses.FrozenInstanceError):
         busy.limit = 3  # type: ignore[misc]
-
-
-def test_CapacityLimiter_is_made_outside_a_loop_and_used_on_several():
-    """It is bound to no loop until somebody waits, so it outlives an `asyncio.run`."""
-    limiter = CapacityLimiter(1)
-
-    async def main():
-        async with asyncio.TaskGroup() as group:
-            for _ in range(3):
-                group.create_task(use())
-        return limiter.statistics().peak_in_flight
-
-    async def use():
-        async with limiter:
-            await asyncio.sleep(1)
-
-    assert simulate(main) == simulate(main) == 1
 
 
 # -- resizing -----------------------------------------------------------------------------------------------------
@@ -317,25 +132,6 @@ def test_CapacityLimiter_limit_none_while_others_wait():
     assert simulate(main) == (50, 0)
 
 
-def test_CapacityLimiter_contended_says_when_to_give_way():
-    """A holder should give way when others wait or the limit fell below those in flight."""
-
-    async def main():
-        limiter = CapacityLimiter(2)
-        await limiter.acquire()
-        await limiter.acquire()
-        alone = limiter.contended
-        waiter = asyncio.create_task(limiter.acquire())
-        await turns()
-        waited_for = limiter.contended
-        waiter.cancel()
-        await turns()
-        limiter.limit = 1
-        return alone, waited_for, limiter.contended
-
-    assert simulate(main) == (False, True, True)
-
-
 def test_CapacityLimiter_subscribe_hears_of_every_change():
     """A listener is called after each change of the limit, and no more once its subscription has ended."""
     limiter, heard = CapacityLimiter(1), []
@@ -345,6 +141,27 @@ def test_CapacityLimiter_subscribe_hears_of_every_change():
     end()
     limiter.limit = 2
     assert heard == [5, math.inf]
+
+
+def test_CapacityLimiter_a_listener_that_raises_keeps_no_other_from_being_called():
+    """All are called in order and waiters are admitted; whoever assigned `limit` gets every error."""
+
+    async def main():
+        limiter, heard = CapacityLimiter(0), []
+        limiter.subscribe(lambda: heard[5])
+        limiter.subscribe(lambda: heard.append(1))
+        limiter.subscribe(lambda: 1 / 0)
+        limiter.subscribe(lambda: heard.append(2))
+        waiter = asyncio.create_task(limiter.acquire())
+        await turns()
+        with pytest.raises(ExceptionGroup, match="limit is 3 now, but listeners raised") as raised:
+            limiter.limit = 3
+        assert [type(error) for error in raised.value.exceptions] == [IndexError, ZeroDivisionError]
+        assert raised.value.exceptions[0].__notes__ == ["raised by the listener of the limiter"]
+        await waiter
+        return heard, limiter.limit
+
+    assert simulate(main) == ([1, 2], 3)
 
 
 # -- a bounded queue ----------------------------------------------------------------------------------------------
@@ -437,21 +254,6 @@ def test_CapacityLimiter_bad_limit_assigned_changes_nothing():
     assert limiter.limit == 3
 
 
-def test_CapacityLimiter_waiters_on_two_loops():
-    """A second event loop that would have to wait behind the first gets an error, not a slot that never comes."""
-
-    async def main():
-        limiter = CapacityLimiter(1)
-        await limiter.acquire()
-        waiter = asyncio.create_task(limiter.acquire())
-        await turns()
-        with pytest.raises(RuntimeError, match="has waiters on another event loop; give each loop a limiter"):
-            simulate(limiter.acquire)
-        waiter.cancel()
-
-    simulate(main)
-
-
 # -- in the place of asyncio.Semaphore ----------------------------------------------------------------------------
 
 
@@ -499,22 +301,14 @@ class FreesTooEarly(CapacityLimiter):
     def release(self) -> None:
         """Free the slot and only wake the longest waiter."""
         self._in_flight -= 1
-        if self._waiters and self._in_flight < self._limit:
-            turn, _ = self._waiters.popitem(last=False)
-            if not turn.done():
-                turn.set_result(None)
+        free = iter([self._in_flight < self._limit])
+        self._waiters.serve(lambda _: next(free, False))
 
     async def acquire(self) -> bool:
         """Take the slot after waking up, whether or not somebody has it by then."""
         if self._in_flight >= self._limit:
-            turn = asyncio.get_running_loop().create_future()
-            self._waiters[turn] = None
-            try:
-                await turn
-            except asyncio.CancelledError:
-                self._waiters.pop(turn, None)
-                raise
-        self._take()
+            await self._waiters.wait(None)
+        self.acquire_anyway()
         return True
 
 
@@ -525,29 +319,23 @@ class LosesOnCancel(CapacityLimiter):
 
     async def acquire(self) -> bool:
         """Forget the slot when cancelled."""
-        if self.acquire_nowait():
-            return True
-        turn = asyncio.get_running_loop().create_future()
-        self._waiters[turn] = None
-        try:
-            await turn
-        except asyncio.CancelledError:
-            self._waiters.pop(turn, None)
-            raise
+        if not self.acquire_nowait():
+            await self._waiters.wait(None)
         return True
 
 
-class LastComeFirstServed(CapacityLimiter):
-    """Broken: the newest waiter is served first."""
+class FullOfTheCancelled(CapacityLimiter):
+    """Broken: `limit` counts waiters that were cancelled."""
 
     __slots__ = ()
 
-    def _admit(self) -> None:
-        while self._waiters and self._in_flight < self._limit:
-            turn, _ = self._waiters.popitem(last=True)
-            if not turn.cancelled():
-                self._take()
-                turn.set_result(None)
+    def release(self) -> None:
+        """Give the slot to the queue, whoever is in it."""
+        if not self._waiters:
+            self._in_flight -= 1
+        else:
+            free = iter([True])
+            self._waiters.serve(lambda _: next(free, False))
 
 
 class Model:
@@ -613,7 +401,6 @@ class Model:
         assert now.in_flight == len(self.holding), f"{now.in_flight} slots taken, {len(self.holding)} held"
         assert now.queue_depth == len(self.waiting)
         assert not self.waiting or now.in_flight >= now.limit, "somebody waits beside a free slot"
-        assert self.limiter.contended == (bool(self.waiting) or now.in_flight > now.limit)
 
     async def play(self, script: list[tuple[str, int]]) -> None:
         """Run a script, then let everybody through and see that all slots are free again."""
@@ -649,18 +436,18 @@ def test_CapacityLimiter_any_interleaving(limit: int, script: list[tuple[str, in
         (FreesTooEarly, ["acquire", "acquire", "turn", "turn", "release", "acquire"]),
         (FreesTooEarly, ["acquire", "acquire", "acquire", "settle", "release", "cancel", "settle"]),
         (LosesOnCancel, ["acquire", "acquire", "settle", "release", "cancel", "settle"]),
-        (LastComeFirstServed, ["acquire", "acquire", "acquire", "settle", "release", "settle"]),
+        (FullOfTheCancelled, ["acquire", "acquire", "settle", "cancel", "release", "settle"]),
     ],
 )
 def test_CapacityLimiter_broken_ones_are_found_out(broken: type[CapacityLimiter], script: list[str]):
-    """The same model catches limiters that free too early, lose on cancel, or serve the newest first."""
+    """The same model catches limiters that free too early, lose on cancel, or hand a slot to a cancelled waiter."""
     steps = [(action, 0) for action in script]
     simulate(Model(CapacityLimiter(1)).play, steps)
     with pytest.raises((AssertionError, Deadlock)):
         simulate(Model(broken(1)).play, steps)
 
 
-@pytest.mark.parametrize("broken", [FreesTooEarly, LosesOnCancel, LastComeFirstServed])
+@pytest.mark.parametrize("broken", [FreesTooEarly, LosesOnCancel, FullOfTheCancelled])
 def test_CapacityLimiter_broken_ones_are_found_by_chance_too(broken: type[CapacityLimiter]):
     """The generated interleavings alone find each broken limiter."""
 

@@ -1,6 +1,7 @@
 """Helpers that every other room may use; they import the standard library only.
 
-`arguments`: checks of arguments. `hooks`: calling a function that the user supplied. `redact`: strings without
+`arguments`: checks of arguments. `clock`: which clock an event loop has. `hooks`: calling a function that the user
+supplied. `redact`: strings without
 credentials. `threads`: plain functions called from asyncio.
 """
 

@@ -19,6 +19,7 @@ from contextvars import Context, copy_context
 from math import inf
 from typing import Any
 
+from agentkit.base.clock import is_real
 from agentkit.executor.attempts import Attempts
 from agentkit.executor.call import UNFINISHED, forgotten_await
 from agentkit.executor.grants import Gate, Grant, refusal
@@ -27,7 +28,7 @@ from agentkit.executor.settings import Plan, open_bar
 from agentkit.executor.source import Source
 from agentkit.limits import BudgetExceeded
 from agentkit.report.outcome import Attempt, Outcome, clock, current
-from agentkit.report.stalls import LoopMonitor, Stall, is_real
+from agentkit.report.stalls import LoopMonitor, Stall
 
 __all__ = ["Dispatcher"]
 

@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
 from agentkit.base.arguments import function, number, refusal, switch, whole
 from agentkit.limits.spending import BudgetExceeded, BudgetStatistics, Prices, Spent, amount, most_tokens
+from agentkit.semaphore.waiters import Waiters
 
 __all__ = ["Budget", "Claim", "running"]
 
@@ -124,7 +124,7 @@ class Budget:
         self._limits = dict.fromkeys(_KINDS, math.inf)
         self._used, self._held = Spent(), Spent()
         self._known = self._guessed = self._in_flight = self._refused = 0
-        self._waiters: deque[tuple[asyncio.Future[Claim], Spent, str]] = deque()
+        self._waiters = Waiters[Claim]("budget")
         self.calls, self.tokens, self.money = calls, tokens, money
 
     # -- settings -------------------------------------------------------------------------------------------------
@@ -172,25 +172,19 @@ class Budget:
         Raises `BudgetExceeded` if waiting cannot help, and `ValueError` if `reserve=True` and the call has no upper
         bound.
         """
-        need, model = self._need(task, agent), _model_of(agent)
-        if (outer := running.get()) is not None and outer.budget is self:
-            outer.cancel()  # the task it was made for makes its own claims
-        self.check(need)
-        return None if self._waiters or not self._fits(need) else self._grant(need, model)
+        claim = self._claim(task, agent)
+        return claim if not self._waiters and self._grant(claim) else None
 
     async def acquire(self, task: Any = "", agent: Any = None) -> Claim:
         """Same as `try_acquire`, but wait if waiting can help; first come, first served."""
-        if (claim := self.try_acquire(task, agent)) is not None:
-            return claim
-        turn: asyncio.Future[Claim] = asyncio.get_running_loop().create_future()
-        self._waiters.append((turn, self._need(task, agent), _model_of(agent)))
-        try:
-            return await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
-                turn.result().cancel()  # cancelled after the claim was granted, before the task resumed
-            self._serve()
-            raise
+        claim = self._claim(task, agent)
+        if self._waiters or not self._grant(claim):
+            try:
+                await self._waiters.wait(claim, Claim.cancel)
+            except asyncio.CancelledError:
+                self._serve()  # the next one may need less than this one did
+                raise
+        return claim
 
     def check(self, need: Spent) -> None:
         """Raise `BudgetExceeded` if `need` would not fit even if all calls in flight returned what they reserved."""
@@ -214,10 +208,18 @@ class Budget:
         """Return what is allowed, used, reserved and refused now."""
         return BudgetStatistics(
             self.calls, self.tokens, self.money, self._used, self._held, self._in_flight,
-            len([turn for turn, _, _ in self._waiters if not turn.done()]), self._refused, self._guessed,
+            len(self._waiters), self._refused, self._guessed,
         )  # fmt: skip
 
     # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _claim(self, task: Any, agent: Any) -> Claim:
+        """Return a claim on one call, not granted yet; raises `BudgetExceeded` if it never can be."""
+        need = self._need(task, agent)
+        if (outer := running.get()) is not None and outer.budget is self:
+            outer.cancel()  # the task it was made for makes its own claims
+        self.check(need)
+        return Claim(self, need, need if self.reserve else Spent(1), _model_of(agent))
 
     def _need(self, task: Any, agent: Any) -> Spent:
         """What a call needs: its upper bound with `reserve=True`, otherwise an estimate."""
@@ -244,26 +246,21 @@ class Budget:
             and used.money + held.money + need.money <= limits["money"]
         )
 
-    def _grant(self, need: Spent, model: str) -> Claim:
-        claim = Claim(self, need, need if self.reserve else Spent(1), model)
+    def _grant(self, claim: Claim) -> bool:
+        if not self._fits(claim.need):
+            return False
         self._held += claim.aside
         self._in_flight += 1
-        return claim
+        return True
 
     def _serve(self) -> None:
         """Grant or refuse waiting claims, in the order they arrived."""
-        while self._waiters:
-            turn, need, model = self._waiters[0]
-            if not turn.done():
-                try:
-                    self.check(need)
-                except BudgetExceeded as error:
-                    turn.set_exception(error)
-                else:
-                    if not self._fits(need):
-                        return
-                    turn.set_result(self._grant(need, model))
-            self._waiters.popleft()
+        self._waiters.serve(self._decide)
+
+    def _decide(self, claim: Claim) -> bool:
+        """Grant the first waiting claim if it fits now; raises `BudgetExceeded` if it never will."""
+        self.check(claim.need)
+        return self._grant(claim)
 
     def __repr__(self) -> str:
         says = [

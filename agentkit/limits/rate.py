@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import OrderedDict
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 from agentkit.base.arguments import function, number
+from agentkit.base.clock import is_real
 from agentkit.limits.pacing import RateSchedule
 from agentkit.limits.reservation import RateStatistics, Reservation, estimate_tokens
+from agentkit.semaphore.waiters import Waiters
 
 __all__ = ["RateLimiter"]
 
@@ -60,10 +61,11 @@ class RateLimiter:
         window: float | None = None,
     ) -> None:
         self._schedule = RateSchedule(burst=burst, window=window)
-        self._waiters: OrderedDict[asyncio.Future[None], Reservation] = OrderedDict()
+        self._waiters = Waiters[Reservation]("limiter")
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_real = False  # whether that loop uses the machine's clock
         self._timer: asyncio.TimerHandle | None = None
-        self._started = self._peak = 0
+        self._started = 0
         self._tokens = self._waited = 0.0
         self._estimate = function("estimate", estimate, "use None for the usual one", none=True) or estimate_tokens
         self.requests_per_minute = requests_per_minute
@@ -111,8 +113,8 @@ class RateLimiter:
     def delay(self, tokens: float = 0) -> float:
         """Lower bound, in seconds, for the wait of a call made now; 0 if it could start. Reserves nothing."""
         number("tokens", tokens, _NONE_USED, least=0)
-        now, queue = self._enter(), self._waiters.values()
-        behind = self._schedule.due_behind(len(queue), sum(reservation.tokens for reservation in queue))
+        now, ahead = self._enter(), [reservation.tokens for reservation in self._waiters]
+        behind = self._schedule.due_behind(len(ahead), sum(ahead))
         return max(0.0, self._schedule.due(tokens) - now, behind - now)
 
     def try_acquire(self, tokens: float = 0) -> Reservation | None:
@@ -132,19 +134,12 @@ class RateLimiter:
             return reservation
         assert self._loop is not None
         began, reservation = self._loop.time(), Reservation(tokens, self._correct)
-        turn: asyncio.Future[None] = self._loop.create_future()
-        self._waiters[turn] = reservation
-        self._peak = max(self._peak, len(self._waiters))
-        if len(self._waiters) == 1:
-            self._serve()
+        if not self._waiters:
+            self._set_timer(self._schedule.due(tokens))
         try:
-            await turn
+            await self._waiters.wait(reservation, Reservation.cancel)
         except asyncio.CancelledError:
-            if turn.cancelled() or turn.exception() is not None:
-                self._waiters.pop(turn, None)
-                self._serve()
-            else:  # cancelled after the grant, before the task resumed
-                reservation.cancel()
+            self._serve()  # the next one may be due earlier than this one was
             raise
         finally:
             self._waited += self._loop.time() - began
@@ -163,7 +158,7 @@ class RateLimiter:
         """Return the limiter's current state and its totals."""
         return RateStatistics(
             self.requests_per_minute, self.tokens_per_minute, self._started, self._tokens,
-            len(self._waiters), self._peak, self._waited, self._schedule.pause.delay(self._now()),
+            len(self._waiters), self._waiters.peak, self._waited, self._schedule.pause.delay(self._now()),
         )  # fmt: skip
 
     # -- inside ---------------------------------------------------------------------------------------------------
@@ -172,23 +167,22 @@ class RateLimiter:
         """Grant the waiting calls that are due, and set the timer for the next one."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._loop is None:
-            return
-        now = self._loop.time()
-        while self._waiters:
-            turn, reservation = next(iter(self._waiters.items()))
-            due = self._schedule.due(reservation.tokens)
-            if due == math.inf or turn.done():
-                del self._waiters[turn]
-                if not turn.done():  # the limit was lowered below what it needs
-                    turn.set_exception(self._schedule.never_fits(reservation.tokens))
-            elif due > now + _SLACK:
-                self._timer = self._loop.call_at(due, self._serve)
-                return
-            else:
-                del self._waiters[turn]
-                self._grant(reservation, now, due)
-                turn.set_result(None)
+        self._waiters.serve(self._start)
+
+    def _start(self, reservation: Reservation) -> bool:
+        """Grant the first waiting call if it is due; raises `NeverFits` if the limit is now below what it needs."""
+        now, due = self._now(), self._schedule.due(reservation.tokens)
+        if due == math.inf:
+            raise self._schedule.never_fits(reservation.tokens)
+        if due > now + _SLACK:
+            self._set_timer(due)
+            return False
+        self._grant(reservation, now, due)
+        return True
+
+    def _set_timer(self, due: float) -> None:
+        assert self._loop is not None
+        self._timer = self._loop.call_at(due, self._serve)
 
     def _grant(self, reservation: Reservation, now: float, due: float | None) -> None:
         reservation.started, reservation.due = now, now if due is None else due
@@ -214,12 +208,11 @@ class RateLimiter:
         """Return the time; reset the schedule if the running loop has a different clock than the last one."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            if self._waiters and self._loop is not None and not self._loop.is_closed():
-                raise RuntimeError(f"{self!r} has waiters on another event loop; give each loop a limiter of its own")
-            self._waiters.clear()
-            if self._loop is None or not _same_clock(loop, self._loop):
+            self._waiters.check_loop(loop)
+            before, self._is_real = self._is_real, is_real(loop)
+            if not (before and self._is_real):
                 self._schedule.forget()
-            self._loop = loop
+            self._loop, self._timer = loop, None
         return loop.time()
 
     def _now(self) -> float:
@@ -236,8 +229,3 @@ class RateLimiter:
             for limit, kind in zip(limits, ("request", "token"), strict=True)
         ]
         return f"<RateLimiter {', '.join(says)}; {self._started} started, {len(self._waiters)} waiting>"
-
-
-def _same_clock(one: asyncio.AbstractEventLoop, other: asyncio.AbstractEventLoop) -> bool:
-    """Whether both event loops use the machine's clock; a virtual loop has its own."""
-    return type(one).time is type(other).time is asyncio.BaseEventLoop.time

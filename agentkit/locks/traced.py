@@ -10,13 +10,14 @@ wakes up. One event loop at a time; not thread-safe. Opened by notebook 05.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import deque
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 from agentkit.base.arguments import instance, text, whole
 from agentkit.locks.order import LockOrder
+from agentkit.semaphore.waiters import Waiters
 
 __all__ = ["LockSpan", "LockStatistics", "TracedLock"]
 
@@ -91,10 +92,9 @@ class TracedLock:
         self._order = instance("order", order, LockOrder, none=True)
         self._holder: Task | None = None
         self._since: tuple[float, float] = (0.0, 0.0)  # when the holder asked, and when it got the lock
-        # waiter -> (its task, when it asked); non-empty only while the lock is held
-        self._waiters: OrderedDict[asyncio.Future[None], tuple[Task, float]] = OrderedDict()
+        self._waiters = Waiters[tuple[Task, float]]("lock")  # each waiting task, and when it asked
         self._done: deque[LockSpan] = deque(maxlen=whole("keep", keep, KEEP, least=0))
-        self._peak = self._acquisitions = self._contended = self._abandoned = 0
+        self._acquisitions = self._contended = self._abandoned = 0
         self._waited = self._held = 0.0
 
     def locked(self) -> bool:
@@ -104,10 +104,7 @@ class TracedLock:
     def acquire_nowait(self) -> bool:
         """Take the lock if it is free and return whether it was; never waits."""
         task, now = _here()
-        if self._holder is not None:
-            return False
-        self._hand_to(task, now, now)
-        return True
+        return self._holder is None and self._hand_to(task, now, now)
 
     async def acquire(self) -> bool:
         """Take the lock, waiting in FIFO order; returns True, like `asyncio.Lock`."""
@@ -123,16 +120,13 @@ class TracedLock:
             return self.acquire_nowait()
         if self._holder.get_loop() is not task.get_loop():
             raise RuntimeError(f"{self!r} is held on another event loop; give each loop a lock of its own")
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters[turn] = (task, now)
         self._contended += 1
-        self._peak = max(self._peak, len(self._waiters))
         try:
-            await turn
+            await self._waiters.wait((task, now))
         except asyncio.CancelledError:
             if self._holder is task:  # cancelled after the lock was handed to it, before it woke up
                 self.release()
-            elif self._waiters.pop(turn, None):
+            else:
                 self._give_up(task, now)
             raise
         return True
@@ -151,19 +145,13 @@ class TracedLock:
         if self._order is not None:
             self._order.released(self.name, task)
         self._holder = None
-        while self._waiters and self._holder is None:
-            turn, (waiter, since) = self._waiters.popitem(last=False)
-            if turn.cancelled():  # it has not woken up yet to remove itself
-                self._give_up(waiter, since)
-            else:
-                turn.set_result(None)
-                self._hand_to(waiter, since, now)
+        self._waiters.serve(lambda waiter: self._holder is None and self._hand_to(*waiter, now))
 
     @property
     def spans(self) -> list[LockSpan]:
         """The waits and holds so far, including those that have not ended."""
         live = [LockSpan(self.name, self._holder.get_name(), *self._since)] if self._holder else []
-        live += [LockSpan(self.name, task.get_name(), since) for task, since in self._waiters.values()]
+        live += [LockSpan(self.name, task.get_name(), since) for task, since in self._waiters]
         return sorted([*self._done, *live], key=lambda span: span.requested)
 
     def statistics(self) -> LockStatistics:
@@ -172,7 +160,7 @@ class TracedLock:
         return LockStatistics(
             holder,
             len(self._waiters),
-            self._peak,
+            self._waiters.peak,
             self._acquisitions,
             self._contended,
             self._abandoned,
@@ -180,12 +168,13 @@ class TracedLock:
             self._held,
         )
 
-    def _hand_to(self, task: Task, asked: float, now: float) -> None:
+    def _hand_to(self, task: Task, asked: float, now: float) -> bool:
         self._holder, self._since = task, (asked, now)
         self._acquisitions += 1
         self._waited += now - asked
         if self._order is not None:
             self._order.acquired(self.name, task)
+        return True
 
     def _give_up(self, task: Task, asked: float) -> None:
         now = asyncio.get_running_loop().time()

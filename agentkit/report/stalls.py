@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-__all__ = ["LoopMonitor", "MonitorThread", "Stall", "StallDetector", "is_real", "line_of", "monitor_thread"]
+__all__ = ["LoopMonitor", "MonitorThread", "Stall", "StallDetector", "line_of", "monitor_thread"]
 
 PERIOD = 0.05  # seconds between two beats, and between two checks
 MIN_STALL = 0.1  # seconds; shorter ones are ignored (asyncio's default slow_callback_duration)
@@ -134,11 +134,6 @@ class LoopMonitor:
             return None
         frame = sys._current_frames().get(self._thread)  # noqa: SLF001  (the only way to another thread's frame)
         return None if task_id is None or frame is None else (task_id, line_of(frame))
-
-
-def is_real(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether the loop uses the machine's clock; on a virtual clock blocking takes no time."""
-    return abs(loop.time() - time.monotonic()) < 1
 
 
 def line_of(frame: FrameType | None) -> str:

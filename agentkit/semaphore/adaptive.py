@@ -155,7 +155,7 @@ class AdaptiveLimiter(CapacityLimiter):
     def statistics(self) -> AdaptiveStatistics:
         """Return the limiter's current state, its peaks, and what it has learned."""
         return AdaptiveStatistics(
-            self._in_flight, self._limit, len(self._waiters), self._peak_in_flight, self._peak_queue,
+            self._in_flight, self._limit, len(self._waiters), self._peak_in_flight, self._waiters.peak,
             self._ceiling, self._refusals, self._cuts,
         )  # fmt: skip
 

@@ -11,14 +11,14 @@ Opened by notebook 07; notebook 01 uses it.
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
 from agentkit.base.arguments import whole
+from agentkit.base.hooks import called
+from agentkit.semaphore.waiters import Waiters
 
 __all__ = ["CapacityLimiter", "LimiterStatistics", "QueueFull"]
 
@@ -46,6 +46,7 @@ class LimiterStatistics:
 class CapacityLimiter:
     """A semaphore you can resize and inspect: at most `limit` holders at once.
 
+    >>> import asyncio
     >>> async def main():
     ...     limiter = CapacityLimiter(2)
     ...     async with limiter:
@@ -59,59 +60,56 @@ class CapacityLimiter:
     limits how many calls run at the same time, not how many start per minute; for that, see `RateLimiter`.
     """
 
-    __slots__ = (
-        "_in_flight",
-        "_limit",
-        "_listeners",
-        "_max_queue",
-        "_peak_in_flight",
-        "_peak_queue",
-        "_waiters",
-        "contended",
-        "runs",
-    )  # fmt: skip
+    __slots__ = ("_in_flight", "_limit", "_listeners", "_max_queue", "_peak_in_flight", "_waiters", "runs")
 
     def __init__(self, limit: int | None, *, max_queue: int | None = None) -> None:
         self._limit = _count("limit", limit, "use 0 to admit no caller, None for no limit")
         remedy = "use 0 to refuse callers that would wait, None for no limit"
         self._max_queue = _count("max_queue", max_queue, remedy)
         self._in_flight = 0  # including slots handed to a waiter that has not resumed yet
-        # the queue of waiters; non-empty only while all slots are in use
-        self._waiters: OrderedDict[asyncio.Future[None], None] = OrderedDict()
-        self._peak_in_flight = self._peak_queue = 0
-        self.contended = False
-        """Whether a holder should release its slot between two pieces of work: others wait, or `limit` was lowered."""
+        self._peak_in_flight = 0
+        self._waiters = Waiters[None]("limiter")
         self.runs = 0
         """Runs of executors in progress that take their slots from here."""
         self._listeners: list[Callable[[], None]] = []
 
     @property
     def limit(self) -> float:
-        """Number of slots; assign at any time."""
+        """Number of slots; assign at any time.
+
+        An assignment calls all listeners, then raises their errors, if any, as one `ExceptionGroup`.
+        """
         return self._limit
 
     @limit.setter
     def limit(self, limit: float | None) -> None:
         self._limit = _count("limit", limit, "use 0 to admit no caller, None for no limit")
-        self._admit()
+        self._waiters.serve(self._grant)
+        errors: list[Exception] = []
         for listener in list(self._listeners):
-            listener()
+            try:
+                called("listener of the limiter", listener)
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise ExceptionGroup(f"limit is {self._limit:g} now, but listeners raised", errors)
 
     def locked(self) -> bool:
         """Whether an `acquire` now would have to wait."""
-        return bool(self._waiters) or self._in_flight >= self._limit
+        return self._in_flight >= self._limit
 
     def acquire_nowait(self) -> bool:
         """Take a slot if one is free; return whether it did. Never waits and never overtakes a waiter."""
-        if self._waiters or self._in_flight >= self._limit:
+        if self._in_flight >= self._limit:  # as always while others wait
             return False
-        self._take()
+        self.acquire_anyway()
         return True
 
     def acquire_anyway(self) -> None:
         """Take a slot even if none is free: for work already running, such as a thread that outlived its timeout."""
-        self._take()
-        self._consider()
+        self._in_flight += 1
+        if self._in_flight > self._peak_in_flight:
+            self._peak_in_flight = self._in_flight
 
     async def acquire(self) -> bool:
         """Take a slot, waiting in FIFO order if necessary; returns True, as `asyncio.Semaphore` does."""
@@ -122,34 +120,23 @@ class CapacityLimiter:
                 f"{len(self._waiters)} callers wait already and max_queue is {self._max_queue:g}; "
                 "shed this work, try again later, or raise max_queue"
             )
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if self._waiters and next(iter(self._waiters)).get_loop() is not turn.get_loop():
-            raise RuntimeError(f"{self!r} has waiters on another event loop; give each loop a limiter of its own")
-        self._waiters[turn], self.contended = None, True
-        self._peak_queue = max(self._peak_queue, len(self._waiters))
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.cancelled():
-                self._waiters.pop(turn, None)
-                self._consider()
-            else:  # cancelled after it was given the slot, before resuming: pass the slot on
-                self.release()
-            raise
+        await self._waiters.wait(None, lambda _: self.release())
         return True
 
     def release(self) -> None:
-        """Release a slot; the longest waiter gets it immediately."""
+        """Release a slot; the longest waiter gets it immediately.
+
+        A thread may call it too, when it has outlived the event loop in which the slot was taken.
+        """
         if self._in_flight <= 0:
             raise RuntimeError(f"{self!r}: release without acquire; use `async with limiter:` to pair them")
         self._in_flight -= 1
-        if self._waiters or self.contended:
-            self._admit()
+        self._waiters.serve(self._grant)
 
     def statistics(self) -> LimiterStatistics:
         """Return the limiter's current state and its peaks."""
         return LimiterStatistics(
-            self._in_flight, self._limit, len(self._waiters), self._peak_in_flight, self._peak_queue
+            self._in_flight, self._limit, len(self._waiters), self._peak_in_flight, self._waiters.peak
         )
 
     def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
@@ -178,21 +165,8 @@ class CapacityLimiter:
 
         return leave
 
-    def _take(self) -> None:
-        self._in_flight += 1
-        if self._in_flight > self._peak_in_flight:
-            self._peak_in_flight = self._in_flight
-
-    def _admit(self) -> None:
-        while self._waiters and self._in_flight < self._limit:
-            turn, _ = self._waiters.popitem(last=False)
-            if not turn.cancelled():  # a cancelled waiter removes itself only when it resumes
-                self._take()
-                turn.set_result(None)
-        self._consider()
-
-    def _consider(self) -> None:
-        self.contended = bool(self._waiters) or self._in_flight > self._limit
+    def _grant(self, _: None) -> bool:
+        return self.acquire_nowait()
 
     async def __aenter__(self) -> None:
         await self.acquire()
