@@ -307,7 +307,7 @@ class FreesTooEarly(CapacityLimiter):
     async def acquire(self) -> bool:
         """Take the slot after waking up, whether or not somebody has it by then."""
         if self._in_flight >= self._limit:
-            await self._waiters.wait(None)
+            await self._waiters.wait(None, lambda _: False)
         self.acquire_anyway()
         return True
 
@@ -320,7 +320,7 @@ class LosesOnCancel(CapacityLimiter):
     async def acquire(self) -> bool:
         """Forget the slot when cancelled."""
         if not self.acquire_nowait():
-            await self._waiters.wait(None)
+            await self._waiters.wait(None, self._grant)
         return True
 
 

@@ -35,7 +35,7 @@ class Door:
     async def acquire(self) -> bool:
         """Take it, waiting if necessary."""
         if self.waiters or not self.take():
-            await self.waiters.wait(None, lambda _: self.release())
+            await self.waiters.wait(None, self.take, lambda _: self.release())
         return True
 
     def release(self, _: Any = None) -> None:
@@ -436,6 +436,32 @@ def test_a_thread_that_outlived_its_loop_serves_the_next_one(run: Callable[..., 
     assert run(main) == (1, 0)
 
 
+class ReleasedBetween(CapacityLimiter):
+    """A thread releases a slot after a task found none and before it waits."""
+
+    __slots__ = ()
+
+    def acquire_nowait(self) -> bool:
+        """The first time that there is none, a thread releases one."""
+        if super().acquire_nowait():
+            return True
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(self.release).result()
+        return False
+
+
+def test_a_release_by_a_thread_just_before_the_wait_is_not_missed(run: Callable[..., Any]) -> None:
+    """A waiter looks once more when it is in the queue."""
+    limiter = ReleasedBetween(1)
+    limiter.acquire_anyway()
+
+    async def main() -> int:
+        await limiter.acquire()
+        return limiter.statistics().in_flight
+
+    assert run(main) == (1, 0)
+
+
 # -- the queue by itself ----------------------------------------------------------------------------------------------
 
 
@@ -444,7 +470,7 @@ def test_Waiters_serve_raises_in_the_waiter_that_was_refused(run: Callable[..., 
 
     async def main() -> list[str]:
         waiters = Waiters[int]("door")
-        tasks = [asyncio.create_task(waiters.wait(need)) for need in (0, 2, 3)]
+        tasks = [asyncio.create_task(waiters.wait(need, lambda _: False)) for need in (0, 2, 3)]
         await turns()
         waiters.serve(lambda need: 6 / need > 2)
         results = await asyncio.wait(tasks[:2])
@@ -480,7 +506,7 @@ class Queue(RuleBasedStateMachine):
         """Wait, and note how it ended."""
         self.waiting.append(i)
         try:
-            await self.waiters.wait(i, lambda need: self.ended.append((need, "undone")))
+            await self.waiters.wait(i, lambda _: False, lambda need: self.ended.append((need, "undone")))
         except asyncio.CancelledError:
             if (i, "served") in self.due:  # too late: what it was given has to be given back
                 self.due.remove((i, "served"))
@@ -593,9 +619,9 @@ TestQueue.settings = QUEUE
 class NeverUndone(Waiters[int]):
     """Broken: a waiter cancelled after it was served keeps what it was given."""
 
-    async def wait(self, need: int, undo: Any = None) -> None:
+    async def wait(self, need: int, grant: Any, undo: Any = None) -> None:
         """Forget `undo`."""
-        await super().wait(need)
+        await super().wait(need, grant)
 
 
 class LastComeFirstServed(Waiters[int]):

@@ -180,7 +180,7 @@ class Budget:
         claim = self._claim(task, agent)
         if self._waiters or not self._grant(claim):
             try:
-                await self._waiters.wait(claim, Claim.cancel)
+                await self._waiters.wait(claim, self._decide, Claim.cancel)
             except asyncio.CancelledError:
                 self._serve()  # the next one may need less than this one did
                 raise

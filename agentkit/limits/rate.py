@@ -134,10 +134,8 @@ class RateLimiter:
             return reservation
         assert self._loop is not None
         began, reservation = self._loop.time(), Reservation(tokens, self._correct)
-        if not self._waiters:
-            self._set_timer(self._schedule.due(tokens))
         try:
-            await self._waiters.wait(reservation, Reservation.cancel)
+            await self._waiters.wait(reservation, self._start, Reservation.cancel)
         except asyncio.CancelledError:
             self._serve()  # the next one may be due earlier than this one was
             raise
@@ -171,18 +169,15 @@ class RateLimiter:
 
     def _start(self, reservation: Reservation) -> bool:
         """Grant the first waiting call if it is due; raises `NeverFits` if the limit is now below what it needs."""
-        now, due = self._now(), self._schedule.due(reservation.tokens)
+        assert self._loop is not None
+        now, due = self._loop.time(), self._schedule.due(reservation.tokens)
         if due == math.inf:
             raise self._schedule.never_fits(reservation.tokens)
         if due > now + _SLACK:
-            self._set_timer(due)
+            self._timer = self._loop.call_at(due, self._serve)
             return False
         self._grant(reservation, now, due)
         return True
-
-    def _set_timer(self, due: float) -> None:
-        assert self._loop is not None
-        self._timer = self._loop.call_at(due, self._serve)
 
     def _grant(self, reservation: Reservation, now: float, due: float | None) -> None:
         reservation.started, reservation.due = now, now if due is None else due

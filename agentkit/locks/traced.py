@@ -122,7 +122,7 @@ class TracedLock:
             raise RuntimeError(f"{self!r} is held on another event loop; give each loop a lock of its own")
         self._contended += 1
         try:
-            await self._waiters.wait((task, now))
+            await self._waiters.wait((task, now), self._grant)
         except asyncio.CancelledError:
             if self._holder is task:  # cancelled after the lock was handed to it, before it woke up
                 self.release()
@@ -145,7 +145,7 @@ class TracedLock:
         if self._order is not None:
             self._order.released(self.name, task)
         self._holder = None
-        self._waiters.serve(lambda waiter: self._holder is None and self._hand_to(*waiter, now))
+        self._waiters.serve(self._grant)
 
     @property
     def spans(self) -> list[LockSpan]:
@@ -167,6 +167,9 @@ class TracedLock:
             self._waited,
             self._held,
         )
+
+    def _grant(self, waiter: tuple[Task, float]) -> bool:
+        return self._holder is None and self._hand_to(*waiter, waiter[0].get_loop().time())
 
     def _hand_to(self, task: Task, asked: float, now: float) -> bool:
         self._holder, self._since = task, (asked, now)

@@ -120,7 +120,7 @@ class CapacityLimiter:
                 f"{len(self._waiters)} callers wait already and max_queue is {self._max_queue:g}; "
                 "shed this work, try again later, or raise max_queue"
             )
-        await self._waiters.wait(None, lambda _: self.release())
+        await self._waiters.wait(None, self._grant, lambda _: self.release())
         return True
 
     def release(self) -> None:

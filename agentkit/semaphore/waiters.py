@@ -25,13 +25,15 @@ class Waiters(Generic[N]):
     """A first-in, first-out queue of tasks, each waiting with what it needs.
 
     >>> async def main():
-    ...     waiters, free = Waiters[int]("pool"), 5
-    ...     tasks = [asyncio.create_task(waiters.wait(need)) for need in (2, 3, 1)]
+    ...     waiters, is_open = Waiters[str]("door"), asyncio.Event()
+    ...     task = asyncio.create_task(waiters.wait("Ann", grant=lambda name: is_open.is_set()))
     ...     await asyncio.sleep(0)
-    ...     waiters.serve(lambda need: need < free)
-    ...     return list(waiters)
+    ...     print(list(waiters))
+    ...     is_open.set()
+    ...     waiters.serve(grant=lambda name: is_open.is_set())
+    ...     await task
     >>> asyncio.run(main())
-    []
+    ['Ann']
 
     `kind` is what the owner is called in the error for waiters on two event loops at once. `len` is how many wait now;
     iterating gives what they need, longest wait first.
@@ -45,9 +47,10 @@ class Waiters(Generic[N]):
         self.peak = 0
         """The most tasks that have waited at once."""
 
-    async def wait(self, need: N, undo: Callable[[N], object] | None = None) -> None:
+    async def wait(self, need: N, grant: Callable[[N], bool], undo: Callable[[N], object] | None = None) -> None:
         """Wait at the end of the queue; raises what `grant` raised for this waiter in `serve`.
 
+        A task that is alone in the queue is served with `grant` at once: a thread may have released in between.
         A waiter that is cancelled after it was served, before it resumed, calls `undo(need)` to give it back.
         """
         loop = asyncio.get_running_loop()
@@ -55,6 +58,8 @@ class Waiters(Generic[N]):
         turn: asyncio.Future[None] = loop.create_future()
         self._turns[turn] = need
         self.peak = max(self.peak, len(self._turns))
+        if len(self._turns) == 1:
+            self.serve(grant)
         try:
             await turn
         except BaseException:  # a task that is left on a closed loop gets a GeneratorExit when it is collected
