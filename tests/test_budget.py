@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import pickle
 import random
 from types import SimpleNamespace
@@ -11,7 +12,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentkit.agent.reply import Reply
 from agentkit.lab.loops.virtual import simulate
 from agentkit.limits import Budget, BudgetExceeded
 from agentkit.limits.spending import Spent, most_tokens
@@ -24,7 +24,7 @@ def test_Budget_counts_calls_tokens_and_money():
     """Used is what the answers' usage said, priced by model."""
     budget = Budget(calls=10, tokens=10_000, money=1, prices={"small": (1, 2), "large": (10, 20)})
     budget.try_acquire("a", AGENT).settle(Usage(1, 900, 100))
-    budget.try_acquire("a").settle(Reply("x", Usage(2, 100_000 - 99_000, 0), "large"))
+    budget.try_acquire("a").settle(Usage(2, 100_000 - 99_000, 0), "large")
     used = budget.statistics().used
     assert (used.calls, used.tokens) == (3, 2_000)
     assert used.money == pytest.approx((900 + 200 + 10_000) / 1e6)
@@ -80,13 +80,12 @@ def test_Budget_limits_can_be_raised_while_callers_wait():
 
 
 def test_Claim_counts_the_estimate_where_nobody_knows_the_usage():
-    """A timeout is billed all the same; a refusal with a status is not; a claim is settled once."""
+    """An unknown usage is billed at the estimate, a refusal at no tokens; a claim is settled once."""
     budget = Budget(tokens=10_000, reserve=True)
-    refusal = type("Refused", (Exception,), {"status_code": 429})()
     claims = [budget.try_acquire("abcd", AGENT) for _ in range(3)]
-    claims[0].settle(None, TimeoutError())
-    claims[1].settle(None, refusal)
-    claims[2].settle("a text")
+    claims[0].settle()
+    claims[1].settle(Usage(1))
+    claims[2].settle(Usage(1, math.nan, 3))
     claims[2].settle(Usage(1, 9_000, 0))
     claims[2].cancel()
     now = budget.statistics()
@@ -131,7 +130,7 @@ async def spend(budget: Budget, calls: int, agents: int, seed: int) -> float:
             await asyncio.sleep(rng.random())
             fate = rng.random()
             if fate < 0.1:
-                claim.settle(None, TimeoutError())
+                claim.settle()
             else:
                 claim.settle(Usage(1, 0, tokens))
 

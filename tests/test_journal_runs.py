@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -152,17 +153,23 @@ def test_run_of_other_work_is_refused_before_anything_starts(tmp_path):
         execute(another, [1], Journal(tmp_path / "j"))
 
 
-def test_run_with_a_task_without_a_key_ends_with_what_was_done(tmp_path):
-    """The error says what to do, and has the report of the tasks before it."""
+def test_run_with_a_task_without_a_key_does_the_others(tmp_path):
+    """That task fails before it starts, and its error says what to do."""
 
     async def agent(task):
         await asyncio.sleep(1)
         return "done"
 
-    with pytest.raises(TypeError, match=r"no stable key .*key=function") as caught:
-        execute(agent, ["a", "b", object(), "c"], Journal(tmp_path / "j"))
-    assert caught.value.report.results == ["done", "done"]
-    assert execute(agent, ["a", "b"], Journal(tmp_path / "j")).summary.makespan == 0
+    report = execute(agent, ["a", "b", object(), "c"], Journal(tmp_path / "j"))
+    assert [outcome.status for outcome in report] == ["success", "success", "failed", "success"]
+    [odd] = report.failures
+    assert (type(odd.error), odd.started, odd.error.__notes__) == (
+        TypeError,
+        None,
+        ["raised by the key of the journal"],
+    )
+    assert re.search(r"no stable key .*key=function", str(odd.error))
+    assert execute(agent, ["a", "b", "c"], Journal(tmp_path / "j")).summary.makespan == 0
 
 
 @pytest.mark.parametrize("kind", ["list", "generator", "async"])

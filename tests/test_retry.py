@@ -225,8 +225,8 @@ def test_RetryPolicy_counts_rate_limited_apart_from_transient() -> None:
 
 
 def test_RetryPolicy_holds_no_state_of_a_run() -> None:
-    """Two runs of one policy draw the same waits and have budgets of their own."""
-    policy = RetryPolicy(budget=RetryBudget(transient=0, reserve=3))
+    """Two runs of one policy with a seed draw the same waits and have budgets of their own."""
+    policy = RetryPolicy(seed=0, budget=RetryBudget(transient=0, reserve=3))
     runs = [policy.begin(), policy.begin()]
     waits = [[run.next_wait(TimeoutError(), 1, 0.0, 0.0) for _ in range(4)] for run in runs]
     assert waits[0] == waits[1]

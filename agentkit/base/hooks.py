@@ -1,17 +1,17 @@
-"""The one way to call a function that the user supplied: an estimate, a key, a listener.
+"""Calling functions that the user supplied, and reading attributes of objects that the user or a library made.
 
-What it holds: `called`.
+What it holds: `called`, for an estimate, a key, a listener; `read`, for a status, a header, a usage.
 Guarantee: what such a function raises names it, and never looks like a cancellation or the end of an iterator to the
-code that called it.
+code that called it. An attribute that raises counts as missing.
 """
 
 from __future__ import annotations
 
 from asyncio import CancelledError
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["called"]
+__all__ = ["called", "read"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,3 +36,15 @@ def called(name: str, hook: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -
         except Exception:  # an exception that cannot be changed is raised as it is
             pass
         raise
+
+
+def read(source: Any, name: str, default: Any = None) -> Any:
+    """Return `source.name`; `default` if there is no such attribute, or if reading it raises an error.
+
+    >>> read(3, "real"), read(3, "status_code")
+    (3, None)
+    """
+    try:
+        return getattr(source, name, default)
+    except (Exception, CancelledError):  # a property of somebody else's class
+        return default

@@ -41,11 +41,11 @@ class Grant:
         if self.claim is not None:
             self.claim.begin()
 
-    def settle(self, result: Any, usage: Usage | None, error: BaseException | None) -> None:
+    def settle(self, usage: Usage | None, model: str, failed: bool) -> None:
         """The call has ended; `usage` is what it used, as far as that is known."""
         if self.claim is not None:
-            self.claim.settle(result if usage is None else usage, error)
-        if self.reservation is not None and usage is not None:
+            self.claim.settle(usage, model)
+        if self.reservation is not None and usage is not None and not failed:
             self.reservation.correct(usage.total_tokens)
 
     def give_back(self) -> None:

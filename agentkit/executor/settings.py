@@ -17,13 +17,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from agentkit.base.arguments import check_fields, choice, seconds, whole
-from agentkit.base.hooks import called
+from agentkit.base.hooks import called, read
 from agentkit.executor.grants import Grant
 from agentkit.journal.writer import JournalWriter
 from agentkit.limits import Budget, RateLimiter, retry_after
 from agentkit.report.outcome import Outcome
 from agentkit.report.usage import Usage, usage_of
-from agentkit.retry.failures import is_overload
+from agentkit.retry.failures import is_overload, status_of
 from agentkit.retry.policy import Retries
 from agentkit.semaphore import CapacityLimiter
 
@@ -113,13 +113,19 @@ class Plan:
         error: BaseException | None,
     ) -> None:
         """Tell the limits how an attempt ended that ran between two `times` of the loop."""
-        usage = None
+        usage, model = None, ""
         try:
-            if error is None:
-                usage = called("usage of the executor", self.usage, result) if self.usage else usage_of(result)
+            answer = result if error is None else read(error, "partial")  # a broken answer keeps what arrived
+            if isinstance(named := read(answer, "model"), str):
+                model = named
+            if error is None and self.usage is not None:
+                answer = called("usage of the executor", self.usage, result)
+            usage = usage_of(answer)
+            if error is not None and status_of(error) is not None:
+                usage = Usage(1)  # refused, and not billed
         finally:
             if grant is not None:
-                grant.settle(result, usage, error)
+                grant.settle(usage, model, error is not None)
         if error is not None and self.rate_limiter is not None:
             self.rate_limiter.update_from(error)
         if self.observe is None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections import deque
+from typing import Self
 
 from agentkit.executor.run import Handle
 from agentkit.executor.settings import Plan
@@ -41,6 +42,11 @@ class Stream(Handle):
         self._early: dict[int, Outcome] = {}  # ordered: finished before an earlier one
         self._ordered, self._in_order = ordered, 0
         self._arrival = asyncio.Event()  # something is ready, or the run is over
+        self._in_block = False  # `async with` ends the run, however its readers leave
+
+    async def __aenter__(self) -> Self:
+        self._in_block = True
+        return await super().__aenter__()
 
     def __aiter__(self) -> _Reader:
         self.begin()
@@ -84,7 +90,7 @@ class Stream(Handle):
 
     def abandon(self) -> None:
         """End the run from any thread: its reader is gone."""
-        if self._loop is None or self._over.is_set() or self._cut_off or self._loop.is_closed():
+        if self._in_block or self._loop is None or self._over.is_set() or self._cut_off or self._loop.is_closed():
             return
         warnings.warn(f"{self!r} was left open; use `async with` to end it", ResourceWarning, stacklevel=3)
         self._loop.call_soon_threadsafe(self.stop, "cancelled", "left before its end")

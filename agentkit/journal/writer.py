@@ -17,6 +17,7 @@ from hashlib import sha256
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
+from agentkit.base.hooks import called
 from agentkit.base.redact import redact
 from agentkit.journal.codec import SHORT, stable_json, stable_key
 from agentkit.journal.file import JournalError
@@ -64,10 +65,15 @@ class JournalWriter:
     def recall(self, outcome: Outcome) -> None:
         """If the task is done already, copy the result from the journal into its outcome.
 
-        Raises `JournalError` if another run with the same `Journal` is doing the task now.
+        A task whose key cannot be made ends as `failed`. Raises `JournalError` if another run with the same `Journal` is
+        doing the task now.
         """
         task, index = outcome.task, self._index
-        key = stable_key(task, self._whose) if self._custom_key is None else self._key_of(task)
+        try:
+            key = called("key of the journal", self._key_of, task)
+        except Exception as error:
+            outcome.end("failed", error, self._now())
+            return
         if key in self._met:
             key = self._repeated(key, task)
         else:
@@ -88,7 +94,8 @@ class JournalWriter:
         self._keys[outcome.task_id] = key
 
     def _key_of(self, task: Any) -> str:
-        assert self._custom_key is not None
+        if self._custom_key is None:
+            return stable_key(task, self._whose)
         key = self._custom_key(task)
         text = key if type(key) is str else stable_json(key)
         return f"{self._whose}/{text}" if self._whose else text

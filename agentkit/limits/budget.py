@@ -5,8 +5,8 @@ prices and `BudgetExceeded` are in `spending.py`.
 Guarantees: calls never exceed the limit. Tokens and money exceed it by at most the calls in flight, and not at all
 with `reserve=True`, provided each call's upper bound is known. A claim is settled once. A call is charged even if its
 answer never arrived.
-Strategy: make a claim before each call and settle it afterwards, from the answer's `usage`. An error with a status
-cost nothing; after a timeout or a lost connection the provider has done the work and bills it, so the estimate is
+Strategy: make a claim before each call and settle it afterwards, with the usage that the answer states. Where the usage
+is unknown, after a timeout or a lost connection, the provider may have done the work and bills it, so the estimate is
 charged. `reserve=True` sets aside each call's upper bound, like a hotel's hold on a credit card, and lets callers wait
 for what other calls return.
 Use one event loop at a time; not thread-safe. Share one budget among all executors that spend from it.
@@ -19,15 +19,32 @@ import asyncio
 import math
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 from agentkit.base.arguments import function, number, refusal, switch, whole
+from agentkit.base.hooks import called, read
 from agentkit.limits.spending import BudgetExceeded, BudgetStatistics, Prices, Spent, amount, most_tokens
 from agentkit.semaphore.waiters import Waiters
 
-__all__ = ["Budget", "Claim", "running"]
+__all__ = ["Budget", "Claim", "Figures", "running"]
 
 _KINDS = ("calls", "tokens", "money")
+
+
+class Figures(Protocol):
+    """What a call used; a `Usage` has these attributes."""
+
+    @property
+    def requests(self) -> int:
+        """Requests the provider answered."""
+
+    @property
+    def input_tokens(self) -> int:
+        """Tokens of the prompts."""
+
+    @property
+    def output_tokens(self) -> int:
+        """Tokens of the answers."""
 
 
 class Claim:
@@ -51,26 +68,21 @@ class Claim:
             self.budget.check(self.need)
         running.set(self)
 
-    def settle(self, answer: Any = None, error: BaseException | None = None) -> None:
+    def settle(self, usage: Figures | None = None, model: str = "") -> None:
         """Charge what the call used; only the first settlement counts.
 
-        `answer` is a `Usage`, or an object that has one as `usage`; None if the usage is unknown.
+        `usage` is a `Usage`; if it is None, the usage is unknown and the estimate is charged. A call that was refused
+        and not billed used `Usage(1)`. `model` is the model that answered, for its price if the agent names none.
         """
         if not self._open:
             return
         self._open = False
-        answer = answer if error is None else getattr(error, "partial", None)  # a broken answer keeps what arrived
-        usage = getattr(answer, "usage", answer)
-        read = _first(usage, "input_tokens", "prompt_tokens")
-        written = _first(usage, "output_tokens", "completion_tokens")
-        if error is not None and isinstance(getattr(error, "status_code", None), int):
-            self.budget.close_claim(self, Spent(1))
-        elif read is None or written is None:
+        if usage is None or not 0 <= usage.input_tokens + usage.output_tokens < math.inf:
             self.budget.close_claim(self, Spent(1, self.need.tokens, self.need.money), guessed=True)
         else:
-            money = self.budget.prices.cost(self._model or str(getattr(answer, "model", "")), read, written)
-            requests = getattr(usage, "requests", 1)
-            self.budget.close_claim(self, Spent(max(1, requests), read + written, money))
+            money = self.budget.prices.cost(self._model or model, usage.input_tokens, usage.output_tokens)
+            tokens = usage.input_tokens + usage.output_tokens
+            self.budget.close_claim(self, Spent(max(1, usage.requests), tokens, money))
 
     def cancel(self) -> None:
         """Return everything to the budget: no call was made."""
@@ -226,11 +238,12 @@ class Budget:
         model = _model_of(agent)
         self.prices.check(model)
         if self._estimate is not None:
-            tokens = number("the result of estimate", self._estimate(task), "it is a number of tokens", least=0)
+            tokens = called("estimate of the budget", self._estimate, task)
+            tokens = number("the result of estimate", tokens, "it is a number of tokens", least=0)
             return Spent(1, tokens, max(self.prices.cost(model, tokens, 0), self.prices.cost(model, 0, tokens)))
         if self._known and not self.reserve:
             return Spent(1, self._used.tokens / self._known, self._used.money / self._known)
-        prompt, answer = most_tokens(task, agent)
+        prompt, answer = called("estimate of the budget", most_tokens, task, agent)
         if answer is None and self.reserve and (self.tokens is not None or self.money is not None):
             raise ValueError(
                 "reserve=True needs to know what a call may use at most, and nothing bounds the answer; "
@@ -272,13 +285,8 @@ class Budget:
         return f"<Budget {', '.join(says) or 'without bounds'}; {now.in_flight} in flight, {now.refused} refused>"
 
 
-def _first(usage: Any, *names: str) -> Any:
-    values = (getattr(usage, name, None) for name in names)
-    return next((value for value in values if isinstance(value, int | float)), None)
-
-
 def _model_of(agent: Any) -> str:
-    return str(getattr(agent, "model", ""))
+    return model if isinstance(model := read(agent, "model", ""), str) else ""
 
 
 def _or_none(limit: float) -> float | None:

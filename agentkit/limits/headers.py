@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from agentkit.base.hooks import read
+
 __all__ = ["MAX_RETRY_AFTER", "go_duration", "headers_of", "parse_rate_limits", "retry_after"]
 
 MAX_RETRY_AFTER = 120.0
@@ -33,8 +35,11 @@ def headers_of(source: Any) -> dict[str, str]:
     {'retry-after': '2'}
     """
     for name in ("response", "headers"):
-        source = getattr(source, name, source)
-    return {str(k).lower(): str(v) for k, v in source.items()} if isinstance(source, Mapping) else {}
+        source = read(source, name, source)
+    try:
+        return {str(k).lower(): str(v) for k, v in source.items()} if isinstance(source, Mapping) else {}
+    except Exception:  # a mapping of somebody else's class
+        return {}
 
 
 def retry_after(source: Any) -> float | None:

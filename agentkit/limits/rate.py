@@ -19,8 +19,9 @@ from typing import Any
 
 from agentkit.base.arguments import function, number
 from agentkit.base.clock import is_real
+from agentkit.base.hooks import called, read
 from agentkit.limits.pacing import RateSchedule
-from agentkit.limits.reservation import RateStatistics, Reservation, estimate_tokens
+from agentkit.limits.reservation import RateStatistics, Reservation, answer_bound, estimate_tokens
 from agentkit.semaphore.waiters import Waiters
 
 __all__ = ["RateLimiter"]
@@ -104,9 +105,10 @@ class RateLimiter:
         """Tokens to reserve for a task: its estimate, plus what the agent adds; 0 if tokens are not limited."""
         if self.tokens_per_minute is None:
             return 0
-        answer, instructions = getattr(agent, "max_tokens", None), getattr(agent, "instructions", "")
-        tokens: float = number("the result of estimate", self._estimate(task), least=0)
-        return tokens + (answer or 0) + math.ceil(len(instructions) / 4)
+        tokens = called("estimate of the rate limiter", self._estimate, task)
+        tokens = number("the result of estimate", tokens, "it is a number of tokens", least=0)
+        instructions = str(read(agent, "instructions") or "")
+        return tokens + (answer_bound(None, agent) or 0) + math.ceil(len(instructions) / 4)
 
     # -- acquiring ------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentkit.base.arguments import number
+from agentkit.base.hooks import read
 from agentkit.limits.pacing import LogEntry
 
 __all__ = ["RateStatistics", "Reservation", "answer_bound", "estimate_tokens"]
@@ -102,6 +103,6 @@ def estimate_tokens(task: Any) -> int:
 
 def answer_bound(task: Any, agent: Any = None) -> int | None:
     """The limit on the answer's tokens that the task names, or else the agent; None if there is none."""
-    bounds = [task.get(name) if isinstance(task, Mapping) else getattr(task, name, None) for name in _ANSWER_BOUNDS]
-    bounds.append(getattr(agent, "max_tokens", None))
+    bounds = [task.get(name) if isinstance(task, Mapping) else read(task, name) for name in _ANSWER_BOUNDS]
+    bounds.append(read(agent, "max_tokens"))
     return next((bound for bound in bounds if isinstance(bound, int) and not isinstance(bound, bool)), None)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentkit.base.arguments import number, refusal
+from agentkit.base.hooks import read
 from agentkit.limits.reservation import answer_bound
 
 __all__ = ["BudgetExceeded", "BudgetStatistics", "Prices", "Spent", "amount", "most_tokens"]
@@ -102,7 +103,7 @@ class Prices:
     """
 
     def __init__(self, prices: tuple[float, float] | Mapping[str, tuple[float, float]] | None = None) -> None:
-        self._all: Mapping[str, tuple[float, float]] | None = prices if isinstance(prices, Mapping) else None
+        self._all = dict(prices) if isinstance(prices, Mapping) else None  # a copy: somebody else's mapping may raise
         self._one = (0.0, 0.0) if prices is None or isinstance(prices, Mapping) else prices
         self.known = prices is not None
         for pair in self._all.values() if self._all else [self._one]:
@@ -134,5 +135,5 @@ def most_tokens(task: Any, agent: Any = None) -> tuple[int, int | None]:
 
     One token per two bytes of text, plus 16 for the message format: more than real tokenizers need for any language.
     """
-    text = str(task) + str(getattr(agent, "instructions", ""))
+    text = str(task) + str(read(agent, "instructions") or "")
     return math.ceil(len(text.encode("utf-8", "surrogatepass")) / 2) + _OVERHEAD, answer_bound(task, agent)

@@ -9,6 +9,7 @@ Opened by notebook 01.
 from __future__ import annotations
 
 import math
+from asyncio import CancelledError
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -67,7 +68,7 @@ def usage_of(result: Any) -> Usage | None:
             return None
         requests = _read(usage, "requests")
         return Usage(requests if type(requests) is int and requests > 0 else 1, read, written)
-    except Exception:  # a property of the result's own
+    except (Exception, CancelledError):  # a property of the result's own
         return None
 
 

@@ -13,9 +13,10 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
+from agentkit.base.hooks import read
 from agentkit.limits import headers_of
 
-__all__ = ["Kind", "classify", "is_overload"]
+__all__ = ["Kind", "classify", "is_overload", "status_of"]
 
 Kind = Literal["rate_limited", "transient", "permanent"]
 
@@ -48,7 +49,7 @@ def classify(error: BaseException) -> Kind:
     by_code = _by_code(error)
     if wish == "false" or by_code == "permanent" or _too_large(error):
         return "permanent"
-    status = _status(error)
+    status = status_of(error)
     if wish == "true":
         return by_code or ("rate_limited" if status == 429 else "transient")
     if status is None:
@@ -67,16 +68,18 @@ def is_overload(error: BaseException) -> bool:
     (True, False)
     """
     kind = classify(error)
-    return kind == "rate_limited" or (kind == "transient" and (_status(error) in (503, 529) or _says_overloaded(error)))
+    return kind == "rate_limited" or (
+        kind == "transient" and (status_of(error) in (503, 529) or _says_overloaded(error))
+    )
 
 
 def _says_overloaded(error: BaseException) -> bool:
-    return any("overloaded" in str(getattr(error, name, "")) for name in ("code", "type"))
+    return any(isinstance(word := read(error, name), str) and "overloaded" in word for name in ("code", "type"))
 
 
 def _by_code(error: BaseException) -> Kind | None:
     for name in ("code", "type"):
-        word = getattr(error, name, None)
+        word = read(error, name)
         if isinstance(word, str):
             if word.endswith("_spend_limit_exceeded"):
                 return "permanent"
@@ -91,9 +94,10 @@ def _by_type(error: BaseException) -> Kind:
     return "transient" if _NETWORK & {cls.__name__ for cls in type(error).__mro__} else "permanent"
 
 
-def _status(error: Any) -> int | None:
-    for owner in (error, getattr(error, "response", None)):
-        status = getattr(owner, "status_code", None)
+def status_of(error: Any) -> int | None:
+    """The HTTP status of an error; None if it has none."""
+    for owner in (error, read(error, "response")):
+        status = read(owner, "status_code")
         if isinstance(status, int):
             return status
     return None
@@ -101,6 +105,9 @@ def _status(error: Any) -> int | None:
 
 def _too_large(error: BaseException) -> bool:
     """Whether a 429 says that this one request exceeds the limit; its code is the same as for other 429s."""
-    message = str(error)
+    try:
+        message = str(error)
+    except Exception:  # its __str__ raises
+        return False
     sizes = _SIZES.search(message)
     return "Request too large" in message or (sizes is not None and int(sizes[2]) > int(sizes[1]))

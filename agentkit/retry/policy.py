@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from agentkit.base.arguments import attribute, check_fields, choice, function, instance, number, refusal, seconds, whole
+from agentkit.base.hooks import called
 from agentkit.limits import MAX_RETRY_AFTER, retry_after
 from agentkit.limits.pause import Pause
 from agentkit.retry.failures import Kind, classify
@@ -87,7 +88,7 @@ class RetryPolicy:
     attempts that fail with a transient error, `rate_limit_attempts` those rejected because of the rate. `deadline`
     limits a task's total time in seconds. `budget` is the share of requests that may be retried after transient errors,
     or a `RetryBudget`, or None. `on` adds exception types to retry, or is a function that returns whether to retry an
-    exception. With `seed=None`, the random numbers differ in every process.
+    exception. With `seed=None`, the random numbers differ in every run; inside `simulate` they can be reproduced.
     """
 
     attempts: int = attribute(whole, remedy="use 1 for no retry")
@@ -118,7 +119,7 @@ class RetryPolicy:
         deadline: float | None = None,
         rate_limit_attempts: int = 20,
         on: On = (),
-        seed: int | None = 0,
+        seed: int | None = None,
     ) -> None:
         self.attempts, self.rate_limit_attempts = attempts, rate_limit_attempts
         if self.attempts == 1:
@@ -137,8 +138,9 @@ class RetryPolicy:
         """Classify a failure as `rate_limited`, `transient` or `permanent`: `classify` plus the policy's `on`."""
         kind = classify(instance("error", error, BaseException, "give the exception that was raised"))
         if kind == "permanent" and isinstance(error, Exception):
-            own = isinstance(error, self._on) if isinstance(self._on, tuple | type) else self._on(error)
-            return "transient" if own else "permanent"
+            if isinstance(self._on, tuple | type):
+                return "transient" if isinstance(error, self._on) else "permanent"
+            return "transient" if called("on of the retry policy", self._on, error) else "permanent"
         return kind if isinstance(error, Exception) else "permanent"
 
     def wait(self, error: BaseException, attempt: int, waited: float, rng: random.Random) -> float | None:
@@ -237,7 +239,7 @@ class Retries:
     def __init__(self, policy: RetryPolicy) -> None:
         self.policy, self.pause = policy, Pause()
         self._started = self.pause.start
-        self._rng = random.Random(policy.seed)
+        self._rng = random.Random(random.getrandbits(64) if policy.seed is None else policy.seed)
         reserve = policy.budget.reserve if policy.budget else 0.0
         self._level = {"transient": reserve, "rate_limited": reserve}
         self._failures = {"transient": 0, "rate_limited": 0, "permanent": 0}
