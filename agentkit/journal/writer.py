@@ -65,8 +65,8 @@ class JournalWriter:
     def recall(self, outcome: Outcome) -> None:
         """If the task is done already, copy the result from the journal into its outcome.
 
-        A task whose key cannot be made ends as `failed`. Raises `JournalError` if another run with the same `Journal` is
-        doing the task now.
+        A task whose key cannot be made ends as `failed`. Raises `JournalError` if another run with the same `Journal`
+        is doing the task now.
         """
         task, index = outcome.task, self._index
         try:
