@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from agentkit.base.arguments import choice, function, instance, refusal, seconds, switch, whole
+from agentkit.base.hooks import called
 from agentkit.executor.call import MAX_THREADS, as_coroutine_function, is_async
 from agentkit.executor.run import Run
 from agentkit.executor.settings import ON_ERROR, Plan, Settings
@@ -147,10 +148,10 @@ class ParallelAgentExecutor:
         report = await self.start(tasks, agent_fn, within=within, cost=cost)
         if aggregator is not None:
             try:
-                report.aggregated = aggregator(report.individual_results)
+                report.aggregated = called("aggregator", aggregator, report.individual_results)
                 if inspect.isawaitable(report.aggregated):
                     report.aggregated = await report.aggregated
-            except Exception as error:
+            except BaseException as error:
                 attach(error, report, "raised by the aggregator of a run")
                 raise
         return report

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterable, Callable, Iterable, Sized
 from typing import Any
 
 from agentkit.base.arguments import function, number, refusal
+from agentkit.base.hooks import called
 from agentkit.journal.writer import JournalWriter
 from agentkit.report.outcome import Outcome
 
@@ -60,7 +61,12 @@ class Source:
 
     def start(self, now: Callable[[], float], wake: Callable[[], None]) -> None:
         """Begin with an async source: `now()` says when a task arrived, `wake()` is called when one did."""
-        self._feeder = asyncio.get_running_loop().create_task(self._feed(now, wake))
+        feed = self._feed(now, wake)
+        try:
+            self._feeder = asyncio.get_running_loop().create_task(feed)
+        except BaseException:
+            feed.close()
+            raise
         self._feeder.add_done_callback(lambda _: wake())
 
     def take(self) -> Outcome | None:
@@ -77,8 +83,8 @@ class Source:
         except StopIteration:
             self.exhausted = True
             return None
-        except Exception as error:
-            self.exhausted, self.error = True, error
+        except (Exception, asyncio.CancelledError) as error:
+            self.exhausted, self.error = True, _not_a_cancellation(error)
             return None
         number = self.taken
         self.taken = number + 1
@@ -109,8 +115,7 @@ class Source:
             pass
         except asyncio.CancelledError as error:
             if not self.exhausted:  # the source cancelled the task that iterates over it
-                self.error = RuntimeError("the source of tasks was cancelled from inside")
-                self.error.__cause__ = error
+                self.error = _not_a_cancellation(error)
         except BaseException as error:
             self.error = error  # KeyboardInterrupt too reaches the caller by way of the run
         finally:
@@ -134,11 +139,20 @@ class Source:
         return f"<Source: {self.taken}{of} tasks taken{', no more' if self.exhausted else ''}>"
 
 
+def _not_a_cancellation(error: BaseException) -> BaseException:
+    """What the source raised, or what to raise instead so that it does not look as if the caller were cancelled."""
+    if not isinstance(error, asyncio.CancelledError):
+        return error
+    instead = RuntimeError("the source of tasks was cancelled from inside")
+    instead.__cause__ = error
+    return instead
+
+
 def _longest_first(tasks: Any, cost: Any) -> tuple[list[Any], list[int]]:
     """Return the tasks in the order of falling cost, and the input index of each."""
     function("cost", cost, "use len, or lambda task: task.length")
     if not isinstance(tasks, Sized) or not isinstance(tasks, Iterable):
         raise TypeError("cost needs all tasks at once to sort them; hand in a list, or leave cost out")
     items = list(tasks)
-    order = sorted(range(len(items)), key=lambda i: -number("the result of cost", cost(items[i])))
+    order = sorted(range(len(items)), key=lambda i: -number("the result of cost", called("cost", cost, items[i])))
     return [items[i] for i in order], order

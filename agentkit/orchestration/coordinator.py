@@ -19,6 +19,7 @@ from typing import Any
 
 from agentkit.agent import Reply
 from agentkit.base.arguments import attribute, function, instance, refusal, seconds, text, whole
+from agentkit.base.hooks import called
 from agentkit.executor import ParallelAgentExecutor
 from agentkit.executor.call import is_async
 from agentkit.executor.run import Handle
@@ -224,7 +225,7 @@ class CoordinatorOrchestrator:
                 if joined.error is not None:
                     work.stopped = f"round {number}: {joined.error}"
                     break
-                if self.done is not None and self.done(work.answer):
+                if self.done is not None and called("done of the coordinator", self.done, work.answer):
                     break
         finally:
             self._runs += 1

@@ -9,6 +9,7 @@ Opened by notebook 01.
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -188,7 +189,7 @@ def shown(value: object, how: Callable[[object], str] = str, default: str | None
     """
     try:
         return how(value)
-    except Exception as error:
+    except (Exception, CancelledError) as error:
         note = f"<{type(value).__name__}: its {how.__name__} raised {type(error).__name__}>"
         return note if default is None else default
 

@@ -8,7 +8,6 @@ Opened by notebook 01.
 
 from __future__ import annotations
 
-import math
 from asyncio import CancelledError
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from agentkit.base.arguments import check_fields, whole
 
 __all__ = ["Usage", "usage_of"]
 
+_ENDLESS = 2**53  # tokens; no count is that large, and floats lose whole numbers from here on
 _INPUT, _OUTPUT = ("input_tokens", "prompt_tokens"), ("output_tokens", "completion_tokens")
 
 
@@ -79,6 +79,6 @@ def _read(source: Any, name: str) -> Any:
 def _tokens(usage: Any, names: tuple[str, ...]) -> int | None:
     for name in names:
         value = _read(usage, name)
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _ENDLESS:
             return int(value)
     return None

@@ -11,6 +11,7 @@ Opened by the decision guide.
 from __future__ import annotations
 
 import re
+from asyncio import CancelledError
 from typing import Any, Literal
 
 from agentkit.base.hooks import read
@@ -107,7 +108,7 @@ def _too_large(error: BaseException) -> bool:
     """Whether a 429 says that this one request exceeds the limit; its code is the same as for other 429s."""
     try:
         message = str(error)
-    except Exception:  # its __str__ raises
+    except (Exception, CancelledError):  # its __str__ raises
         return False
     sizes = _SIZES.search(message)
     return "Request too large" in message or (sizes is not None and int(sizes[2]) > int(sizes[1]))

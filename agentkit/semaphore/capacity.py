@@ -156,8 +156,8 @@ class CapacityLimiter:
 
     def join(self, listener: Callable[[], None]) -> Callable[[], None]:
         """`subscribe` for a run that takes slots from here; returns a function that ends both."""
-        self.runs += 1
         end = self.subscribe(listener)
+        self.runs += 1
 
         def leave() -> None:
             self.runs -= 1
