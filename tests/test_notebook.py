@@ -272,3 +272,16 @@ def test_notebook_reads_no_environment() -> None:
     assert "environ" not in source.replace("environment", "")
     assert "getenv" not in source
     assert "os" not in sys.modules[notebook.__name__].__dict__
+
+
+@pytest.mark.parametrize("agent", ["def agent(task): sys.exit(2)", "async def agent(task): sys.exit(2)"])
+def test_kernel_survives_an_agent_that_exits(ready: Kernel, agent: str):
+    """The cell fails, with the report on its error; the variables of the notebook are still there."""
+    ready.run("import sys\nfrom agentkit import ParallelAgentExecutor\nkept = 5\n" + agent)
+    cell = "try:\n    await ParallelAgentExecutor(2).map([1, 2], agent)\nexcept SystemExit as error:\n    "
+    assert ready.run(cell + "print(error.code, len(error.report))") == "2 2\n"
+    reply = ready.client.execute_interactive(
+        "await ParallelAgentExecutor(2).map([1, 2], agent)", timeout=60, output_hook=print
+    )
+    assert reply["content"]["status"] == "error"
+    assert ready.run("print(kept)") == "5\n"

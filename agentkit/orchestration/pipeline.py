@@ -77,10 +77,11 @@ class Pipeline:
             try:
                 async for outcome in flow:
                     outcomes.append(outcome)
-            except Exception as error:
+            except BaseException as error:
                 attach(error, Report(outcomes), "the pipeline was stopped")
                 raise
-        return Report(sorted(outcomes, key=lambda outcome: outcome.task_id))
+            outcomes += flow.not_started()
+        return Report(sorted(outcomes, key=lambda outcome: outcome.task_id), stopped=flow.stopped)
 
     def statistics(self) -> tuple[StageStatistics, ...]:
         """Return the state of each stage of the latest flow; empty before the first."""
@@ -98,7 +99,9 @@ class Flow:
             rule = "must be an iterable or async iterable"
             raise refusal("items", rule, items, "put a single item in a list", TypeError)
         self._raises = pipeline.on_error == "raise"
-        self._error: Exception | None = None  # from the source, or from an executor with on_error="raise"
+        self.stopped: str | None = None
+        """Why the flow ended before its input was used up; None if it did not."""
+        self._error: BaseException | None = None  # from the source, or from a stage's run
         self._intake, self._out = Intake(items), Output()
         last = len(pipeline.stages) - 1
         self._runners = [
@@ -110,6 +113,10 @@ class Flow:
     def statistics(self) -> tuple[StageStatistics, ...]:
         """Return the state of each stage now."""
         return tuple(runner.statistics() for runner in self._runners)
+
+    def not_started(self) -> list[Outcome]:
+        """Return outcomes for the items that the flow did not take, if it was stopped and they can be counted."""
+        return self._intake.rest(self.stopped) if self.stopped else []
 
     def __aiter__(self) -> _FlowReader:
         self._begin()
@@ -175,7 +182,10 @@ class Flow:
         """Run a stage to its end, then stop the stages before it, since nothing takes their items any more."""
         try:
             await self._runners[place].work()
-        except Exception as error:
+            self.stopped = self.stopped or self._runners[place].ended_early
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
             self._error = self._error or error
         finally:
             for earlier in self._runners[:place]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +51,7 @@ class Intake:
     """The input items, each with a new outcome."""
 
     def __init__(self, items: Any) -> None:
-        self._slow = isinstance(items, AsyncIterable)
+        self._slow, self._sized = isinstance(items, AsyncIterable), isinstance(items, Sized)
         self._items: Any = aiter(items) if self._slow else iter(items)
         self._taken = 0
         self.began = 0.0
@@ -65,6 +65,13 @@ class Intake:
             return None
         number, self._taken = self._taken, self._taken + 1
         return Outcome(number, item, result=item, submitted=asyncio.get_running_loop().time() - self.began)
+
+    def rest(self, reason: str) -> list[Outcome]:
+        """Return outcomes for the items that were not taken, where it is known how many those are."""
+        if self._slow or not self._sized:
+            return []
+        left = enumerate(self._items, self._taken)
+        return [Outcome(number, item, error=asyncio.CancelledError(f"not started: {reason}")) for number, item in left]
 
 
 class Output:
@@ -110,7 +117,9 @@ class StageRunner:
         self._news, self._room = asyncio.Event(), asyncio.Event()
         self._taken = self._finished = self._passed = self._failed = self._peak = 0
         self._busy = self._began = 0.0
-        self._closed = self._stopped = False
+        self._closed = self._stopped = self._at_end = False
+        self.ended_early: str | None = None
+        """Why its run ended before its input did; None if it did not."""
         self._upstream: Any = None
         self._run: Stream | None = None
 
@@ -123,9 +132,12 @@ class StageRunner:
         """Run the stage until its input ends."""
         assert self._run is not None
         async with self._run as run:
-            shift = run.began - self._began
+            shift, reason = run.began - self._began, ""
             async for outcome in run:
                 self._finish(self._inside.pop(outcome.task_id), outcome, shift)
+                reason = outcome.reason
+        if not self._at_end and not self._stopped:
+            self.ended_early = f"stage {self.name!r} has ended: {run.stopped or reason}"
 
     def stop(self, reason: str = "the flow was left before its end") -> None:
         """End the stage now; items in the queue behind it are output as cancelled."""
@@ -168,6 +180,7 @@ class StageRunner:
             await self._room.wait()
         item = await self._upstream.get()
         if item is None:
+            self._at_end = True
             raise StopAsyncIteration
         self._inside[self._taken] = item
         self._taken += 1

@@ -27,6 +27,9 @@ class Conflict(RuntimeError):
         super().__init__(message)
         self.key = key
 
+    def __reduce__(self) -> tuple[type[Conflict], tuple[str, Any]]:
+        return type(self), (str(self), self.key)
+
 
 class Message(FrozenDict):
     """A message: an immutable dict that also unpacks into its role and its content.

@@ -51,6 +51,9 @@ class Deadlock(RuntimeError):
         lines = "".join(f"\n  {name} {place}" for name, place in waiting) or "\n  (no task is left at all)"
         super().__init__(f"at {now:g} s every task waits for something that can never come:{lines}")
 
+    def __reduce__(self) -> tuple[type[Deadlock], tuple[float, list[tuple[str, str]]]]:
+        return type(self), (self.now, self.waiting)
+
 
 def _place(task: asyncio.Task[Any]) -> str:
     """Return the line of the reader's code that a task is waiting on, in words."""

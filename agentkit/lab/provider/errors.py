@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 from agentkit.lab.provider.quota import Limits, QuotaRejection, go_duration
 
@@ -60,6 +61,9 @@ class ApiError(Exception):
         self.message, self.param, self.headers = message or usual_message, param, dict(headers or {})
         self.seconds = seconds  # how long rejecting takes
         super().__init__(self.message)
+
+    def __reduce__(self) -> tuple[type[ApiError], tuple[str, str], dict[str, Any]]:
+        return type(self), (self.name, self.message), vars(self)
 
     def body(self) -> dict[str, dict[str, str | None]]:
         """The error in the API's shape."""
