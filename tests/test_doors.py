@@ -130,7 +130,7 @@ class World:
         assert (spent.in_flight, spent.queue_depth, spent.held.calls) == (0, 0, 0)
         assert rate.queue_depth == 0
         assert self.limiter._listeners == []
-        assert not self.limiter.shared
+        assert self.limiter.runs == 0
 
     async def run(self, way: str = "execute") -> Report:
         """One run."""
@@ -456,26 +456,6 @@ def test_every_hook_is_attacked():
     assert hooks() == {
         place for place in {*FAILS, *OWN, *TOLERATED, *REFUSED, *ENDS_INPUT, *ALONE, *ELSEWHERE} if "(" in place
     }
-
-
-BEGIN = "a run that could not begin runs later"
-OPEN = {
-    "limiter.join": BEGIN,
-    "limiter.subscribe": BEGIN,
-    "loop.create_task, of an async source": BEGIN,
-    "Journal(key)-BaseException-execute": "the task has no outcome",
-    "task.__repr__, read by the journal-BaseException-execute": "the task has no outcome",
-}
-"""Faults that are known, by place or by place, kind and way, and what is wrong."""
-
-
-@pytest.fixture(autouse=True)
-def _known(request: pytest.FixtureRequest) -> None:
-    at = getattr(request.node, "callspec", SimpleNamespace(params={})).params
-    place = at.get("place", "")
-    for name in (place, f"{place}-{at.get('kind')}-{at.get('way')}"):
-        if name in OPEN:
-            request.applymarker(pytest.mark.xfail(strict=True, reason=OPEN[name]))
 
 
 # -- the attacks ------------------------------------------------------------------------------------------------------

@@ -74,13 +74,11 @@ class Dispatcher:
         if self._cut_off or self._elapsed is not None or self._loop is None:
             return
         self._cut_off, self._failure = (status, reason), self._failure or failure
-        due, later = [*self._due], [*self._later.values()]
-        self._due.clear()
-        self._later.clear()
-        for outcome, timer in later:
+        for _, timer in self._later.values():
             timer.cancel()
-            due.append(outcome)
-        for outcome in due:
+        waiting = [*self._due, *(outcome for outcome, _ in self._later.values())]
+        self._due, self._later = deque(), {}
+        for outcome in waiting:
             self._end_cut_off(outcome)
         self._source.close()
         me = asyncio.current_task(self._loop)
@@ -194,6 +192,9 @@ class Dispatcher:
             except Exception as error:
                 source.fail(error)
                 return None
+            except BaseException as error:
+                outcome.end("failed", error, self._now())
+                self.stop("cancelled", f"{type(error).__name__} was raised", error)
         if self._kept is not None:
             self._kept.append(outcome)
         return outcome
@@ -261,10 +262,10 @@ class Dispatcher:
                 context.run(grant.begin)
             if self._retries is not None:
                 self._retries.start(self.began + now, outcome.started is not None)
-            if outcome.started is None:
-                outcome.started = now
             self._live[outcome.task_id] = _begun(self._loop, self._attempt(outcome, grant, now), context), when
             started = True
+            if outcome.started is None:
+                outcome.started = now
             if when < self._attempts.due:
                 self._attempts.set_timer(self._loop, when)
         except BudgetExceeded as error:
@@ -433,9 +434,8 @@ def _begun(
     loop: asyncio.AbstractEventLoop | None, work: Coroutine[Any, Any, None], context: Context | None
 ) -> asyncio.Task[None]:
     """Make a task of a coroutine that begins with `await _turn()`, and begin it: so it sees an early cancellation."""
-    assert loop is not None
     try:
-        task = loop.create_task(work, context=context)
+        task = loop.create_task(work, context=context)  # type: ignore[union-attr]  # it has begun
     except BaseException:
         work.close()
         raise

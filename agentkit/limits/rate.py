@@ -105,7 +105,7 @@ class RateLimiter:
         """Tokens to reserve for a task: its estimate, plus what the agent adds; 0 if tokens are not limited."""
         if self.tokens_per_minute is None:
             return 0
-        tokens = called("estimate of the rate limiter", self._estimate, task)
+        tokens: float = called("estimate of the rate limiter", self._estimate, task)
         tokens = number("the result of estimate", tokens, "it is a number of tokens", least=0)
         instructions = str(read(agent, "instructions") or "")
         return tokens + (answer_bound(None, agent) or 0) + math.ceil(len(instructions) / 4)
