@@ -648,4 +648,3 @@ def test_the_price_of_each_way_is_exact_on_the_virtual_clock(monkeypatch: pytest
         "immutable": (1, 10, 10),
         "single owner": (10, 10, 10),
     }
-    assert set(bench.costs(2, rounds=2)) == set(bench.WAYS)
