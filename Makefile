@@ -18,7 +18,7 @@ BIN := $(VENV)/bin
 endif
 PY := $(BIN)/python
 
-.PHONY: help lab test test-all lint bench notebooks test-browser test-clients doctor clean
+.PHONY: help lab test test-all lint bench mutants notebooks test-browser test-clients doctor clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -31,6 +31,7 @@ test: $(VENV)/.installed  ## run unit tests and doctests, then every notebook, o
 	$(PY) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=60 notebooks
 
 test-all: lint test test-browser test-clients bench  ## check everything, what is too heavy for every change included
+	$(PY) tests/mutation/mutate.py --sample 60
 
 lint: $(VENV)/.installed  ## check style, format and types, and the rules of notebooks
 	$(BIN)/ruff check .
@@ -40,6 +41,9 @@ lint: $(VENV)/.installed  ## check style, format and types, and the rules of not
 
 bench: $(VENV)/.bench  ## measure speed and memory; prints figures, asserts bounds
 	$(PY) -m pytest tests/benchmarks -o python_files='bench_*.py' -s
+
+mutants: $(VENV)/.installed  ## break the code in 200 small ways; 90 % of them must make a test fail
+	$(PY) tests/mutation/mutate.py --sample 200
 
 notebooks: $(VENV)/.installed  ## run the solutions again and make the lessons from them
 	$(PY) -m agentkit.lab.course make

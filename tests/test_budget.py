@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from agentkit.lab.loops.virtual import simulate
 from agentkit.limits import Budget, BudgetExceeded
-from agentkit.limits.spending import Spent, most_tokens
+from agentkit.limits.spending import Prices, Spent, most_tokens
 from agentkit.report.usage import Usage
 
 AGENT = SimpleNamespace(max_tokens=100, instructions="", model="small")
@@ -179,6 +179,14 @@ def test_Budget_refuses_a_model_without_a_price_before_the_call():
     """Money that cannot be counted is not spent."""
     with pytest.raises(ValueError, match="prices must name every model, got none for 'small'"):
         Budget(money=1, prices={"large": (1, 2)}).try_acquire("a", AGENT)
+
+
+def test_Prices_of_an_unnamed_model_are_the_highest():
+    """The input price of one model and the output price of another, so the cost is never too low."""
+    prices = Prices({"reader": (10, 2), "writer": (1, 20)})
+    assert prices.cost("reader", 1e6, 1e6) == 12
+    assert prices.cost("", 1e6, 0) == 10
+    assert prices.cost("", 0, 1e6) == 20
 
 
 def test_Budget_has_no_memory_of_rounding_when_nothing_is_in_flight():

@@ -140,6 +140,23 @@ def test_TracedLock_span_of_one_that_gave_up() -> None:
     run(main)
 
 
+def test_TracedLock_counts_each_wait_from_the_request() -> None:
+    """Two tasks ask at second 5; one gives up at second 7, one has the lock at second 8: five seconds of waiting."""
+
+    async def main() -> float:
+        lock = TracedLock()
+        async with lock:
+            await asyncio.sleep(5)
+            waiters = [asyncio.create_task(lock.acquire()) for _ in range(2)]
+            await asyncio.sleep(2)
+            waiters[0].cancel()
+            await asyncio.sleep(1)
+        await asyncio.wait(waiters)
+        return lock.statistics().waited
+
+    assert run(main) == 5
+
+
 def test_TracedLock_keeps_a_bounded_number_of_spans() -> None:
     """A lock that lives long does not grow; the totals go on."""
 
@@ -151,6 +168,7 @@ def test_TracedLock_keeps_a_bounded_number_of_spans() -> None:
         assert lock.statistics().held == 10
 
     run(main)
+    assert TracedLock(keep=0).spans == []
     with pytest.raises(ValueError, match="keep must be 0 or more, got -1"):
         TracedLock(keep=-1)
 
@@ -349,6 +367,26 @@ def test_LockOrder_finds_circles_of_three() -> None:
     assert "took 'a' then 'b'" in text
     assert ", and task" in text
     assert "took 'b' then 'c'" in text
+
+
+def test_LockOrder_searches_each_lock_once() -> None:
+    """Twenty-five layers of two locks are joined by 2**25 chains; the search visits 50 locks."""
+
+    async def main() -> None:
+        order, task = LockOrder(), asyncio.current_task()
+        assert task is not None
+        for layer in range(24):
+            for one in "ab":
+                order.acquired(f"{layer}{one}", task)
+                for two in "ab":
+                    order.acquiring(f"{layer + 1}{two}", task)
+                order.released(f"{layer}{one}", task)
+        order.acquired("24a", task)
+        order.acquiring("alone", task)
+        with pytest.raises(LockOrderError, match="takes '24a' then '0a'"):
+            order.acquiring("0a", task)
+
+    run(main)
 
 
 def test_LockOrder_accepts_one_order_and_keys() -> None:

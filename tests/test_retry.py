@@ -151,6 +151,7 @@ def test_RetryPolicy_on_adds_types_or_a_predicate() -> None:
         ({"retry-after": "2"}, 2.0),
         ({"Retry-After": "1.5"}, 1.5),
         ({"retry-after": "2", "retry-after-ms": "300"}, 0.3),
+        ({"retry-after": "2", "retry-after-ms": "1"}, 0.001),
         ({"retry-after": "Fri, 01 Aug 2025 12:00:30 GMT", "date": "Fri, 01 Aug 2025 12:00:00 GMT"}, 30.0),
         ({"retry-after": "Fri, 01 Aug 2025 12:00:30 GMT"}, None),  # long ago
         ({"retry-after": "0"}, None),

@@ -164,6 +164,55 @@ def test_CapacityLimiter_a_listener_that_raises_keeps_no_other_from_being_called
     assert simulate(main) == ([1, 2], 3)
 
 
+def test_CapacityLimiter_acquire_anyway_exceeds_the_limit():
+    """It takes a slot where none is free, which counts in `in_flight` and in the peak."""
+
+    async def main():
+        limiter = CapacityLimiter(1)
+        limiter.acquire_anyway()
+        within = limiter.statistics().in_flight
+        limiter.acquire_anyway()
+        over = limiter.statistics().in_flight
+        limiter.release()
+        return within, over, limiter.statistics().peak_in_flight, limiter.acquire_nowait()
+
+    assert simulate(main) == (1, 2, 2, False)
+
+
+@pytest.mark.parametrize("max_queue", [0, None])
+def test_CapacityLimiter_acquire_again_never_comes_back_without_a_slot(max_queue: int | None):
+    """A full queue or a cancellation gets a slot over the limit; otherwise the caller waits its turn."""
+
+    async def main():
+        limiter = CapacityLimiter(1, max_queue=max_queue)
+        await limiter.acquire()
+        task = asyncio.create_task(limiter.acquire_again())
+        await turns()
+        waiting = not task.done()
+        task.cancel()
+        await asyncio.wait([task])
+        return waiting, task.cancelled(), limiter.statistics().in_flight, limiter.statistics().queue_depth
+
+    assert simulate(main) == ((False, False, 2, 0) if max_queue == 0 else (True, True, 2, 0))
+
+
+def test_CapacityLimiter_runs_says_whether_several_runs_use_it():
+    """Two runs share it, one does not; a run that has left hears of no further change."""
+    limiter, heard = CapacityLimiter(1), []
+    assert limiter.runs <= 1
+    leave_first = limiter.join(lambda: heard.append("first"))
+    assert limiter.runs <= 1
+    leave_second = limiter.join(lambda: heard.append("second"))
+    assert limiter.runs == 2
+    limiter.limit = 2
+    leave_first()
+    assert limiter.runs <= 1
+    limiter.limit = 3
+    leave_second()
+    limiter.limit = 4
+    assert heard == ["first", "second", "second"]
+
+
 # -- a bounded queue ----------------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -199,6 +200,16 @@ def test_ConversationState_copies_nothing_for_a_message() -> None:
     assert versions[10].messages[-1]["content"] == "9"
 
 
+def test_ConversationState_repr_shows_the_last_message_and_who_answered() -> None:
+    """The number of messages, the content of the last one, and the agents with an output."""
+    empty = ConversationState()
+    assert repr(empty) == "<ConversationState 0 messages>"
+    asked = empty.add_message("user", "Why?").add_message("assistant", "Because.")
+    assert repr(asked) == "<ConversationState 2 messages, last 'Because.'>"
+    answered = asked.add_output("a", 1).add_output("b", 2)
+    assert repr(answered) == "<ConversationState 2 messages, last 'Because.', outputs of a, b>"
+
+
 def test_ConversationState_explains_what_it_cannot_take() -> None:
     """Each error names the way to the culprit and the remedy."""
     with pytest.raises(TypeError, match=r"message\['content'\]\[1\] must be immutable, got an object of type Thread"):
@@ -322,6 +333,21 @@ def test_freeze_takes_records_and_plain_values() -> None:
         freeze(dataclasses.make_dataclass("Loose", ["x"])(1))
 
 
+def test_freeze_keeps_the_type_of_a_tuple_whose_items_it_freezes() -> None:
+    """A named tuple keeps its names, a plain tuple stays plain, and one with nothing to freeze is returned as it is."""
+
+    class Point(NamedTuple):
+        name: str
+        tags: Any
+
+    frozen = freeze(Point("a", ["x"]))
+    assert type(frozen) is Point
+    assert frozen == Point("a", ("x",))
+    assert freeze(("a", ["x"])) == ("a", ("x",))
+    done = ("a", ("x",))
+    assert freeze(done) is done
+
+
 def test_freeze_explains_a_value_that_contains_itself() -> None:
     """A circle has no frozen form."""
     circle: list[Any] = []
@@ -368,6 +394,18 @@ def test_Log_versions_are_tuples_that_share_memory(script: list[tuple[int, int]]
         assert len(log) == len(model)
     with pytest.raises(IndexError):
         versions[0][0][0]
+
+
+def test_Log_equality_compares_items_within_and_across_histories() -> None:
+    """Logs of one length and different items differ, whether or not they share memory."""
+    one = MessageLog(["a"])
+    two = one.append("b")
+    assert MessageLog(["a"]) == one
+    assert MessageLog(["b"]) != one
+    assert two != one
+    assert one.append("c") != two
+    assert one == ("a",)
+    assert one != ["a"]
 
 
 def test_Log_branches_of_two_threads_do_not_meet() -> None:
@@ -483,6 +521,15 @@ def test_SharedState_counts_who_waited() -> None:
     assert re.search("2 updates, [01] waited", repr(shared))  # the second may have come too late to wait
 
 
+def test_SharedState_counts_an_update_that_found_the_lock_taken() -> None:
+    """A lock that is always taken at first: each update waits, and each is counted."""
+    shared = SharedState(0)
+    shared._lock = SimpleNamespace(acquire=lambda blocking=True: blocking, release=lambda: None)  # type: ignore[assignment]
+    shared.update(lambda old: old + 1)
+    shared.update(lambda old: old + 1)
+    assert repr(shared) == "<SharedState 2, 2 updates, 2 waited>"
+
+
 # --- VersionedState --------------------------------------------------------------------------------------------------
 
 
@@ -546,6 +593,43 @@ def test_VersionedState_update_gives_up_when_told() -> None:
 
     with pytest.raises(TypeError, match="fn must be a plain function"):
         notes.update("n", slow)
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_VersionedState_update_calls_fn_at_most_as_often_as_allowed(attempts: int) -> None:
+    """One attempt is enough where there is no conflict; where each one conflicts, fn is called `attempts` times."""
+    notes, calls = VersionedState(n=0), list[int]()
+    assert notes.update("n", lambda old: old + 1, attempts=attempts) == 1
+
+    def meddle(old: int) -> int:
+        calls.append(old)
+        notes.set("n", old + 10, expected=notes.get("n")[1])
+        return old + 1
+
+    with pytest.raises(Conflict):
+        notes.update("n", meddle, attempts=attempts)
+    assert len(calls) == attempts
+
+
+def test_VersionedState_update_async_returns_the_new_value() -> None:
+    """The value it stored, frozen."""
+
+    async def main() -> Any:
+        notes = VersionedState(tags=[])
+
+        async def add(old: tuple[str, ...]) -> list[str]:
+            return [*old, "new"]
+
+        return await notes.update_async("tags", add), notes.get("tags")
+
+    assert simulate(main) == (("new",), (("new",), 2))
+
+
+def test_VersionedState_repr_lists_four_keys() -> None:
+    """Keys, values and versions; more than four are cut."""
+    assert repr(VersionedState()) == "<VersionedState no keys; 0 conflicts>"
+    assert repr(VersionedState(a=1, b=2, c=3, d=4)) == "<VersionedState a 1 v1, b 2 v1, c 3 v1, d 4 v1; 0 conflicts>"
+    assert repr(VersionedState(a=1, b=2, c=3, d=4, e=5)).endswith("d 4 v1, …; 0 conflicts>")
 
 
 def test_VersionedState_update_async_is_proved_for_three() -> None:

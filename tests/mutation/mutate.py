@@ -13,18 +13,18 @@ The sample is drawn evenly from the rooms. Its seed is printed; the default come
 commit always draws the same sample. Nothing is written to disk: a warm parent process imports what the tests import,
 except agentkit itself, and forks once per mutant; the child compiles the changed syntax tree in memory. Each mutant has
 a limit of CPU time rather than of seconds, so a busy machine kills none. Needs `os.fork` (Linux, macOS).
-Type hints, docstrings, decorators, asserts, messages and imports are not mutated.
+Type hints, strings, decorators, asserts and imports are not mutated.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import copy
 import csv
 import importlib
 import importlib.abc
 import importlib.util
-import io
 import os
 import random
 import resource
@@ -33,14 +33,13 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 import warnings
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from hypothesis import Phase, settings
@@ -48,7 +47,7 @@ from hypothesis import Phase, settings
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = {
     "semaphore": ("test_semaphore.py", "test_adaptive.py"),
-    "limits": ("test_budget.py", "test_rate.py", "test_rate_client.py", "test_budget_runs.py"),
+    "limits": ("test_budget.py", "test_rate.py", "test_rate_client.py", "test_budget_runs.py", "test_retry.py"),
     "retry": ("test_retry.py",),
     "locks": ("test_locks.py",),
     "state": ("test_state.py",),
@@ -63,9 +62,9 @@ COMPARE = {
     ast.Eq: [ast.NotEq], ast.NotEq: [ast.Eq], ast.Is: [ast.IsNot], ast.IsNot: [ast.Is],
     ast.In: [ast.NotIn], ast.NotIn: [ast.In],
 }  # fmt: skip
-ARITHMETIC = {
+SWAPPED = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult,
-    ast.FloorDiv: ast.Div, ast.Mod: ast.Mult, ast.Pow: ast.Mult,
+    ast.FloorDiv: ast.Div, ast.Mod: ast.Mult, ast.Pow: ast.Mult, ast.And: ast.Or, ast.Or: ast.And,
 }  # fmt: skip
 DELETED = (ast.Expr, ast.Assign, ast.AugAssign, ast.Raise, ast.Delete)
 SKIPPED = {"annotation", "returns", "decorator_list", "type_params", "format_spec", "bases"}  # fields of a node
@@ -78,6 +77,7 @@ class Mutant:
     room: str
     file: str
     line: str  # the text of the source line
+    nth: int  # among the same changes to this line, from 1
     tree: ast.Module
     parent: ast.AST
     field: str
@@ -88,7 +88,8 @@ class Mutant:
     @property
     def change(self) -> str:
         """The source before and after, without the blocks of a statement."""
-        return " -> ".join(ast.unparse(node).splitlines()[0][:90] for node in (self.old, self.new))
+        change = " -> ".join(ast.unparse(node).splitlines()[0][:90] for node in (self.old, self.new))
+        return change if self.nth == 1 else f"{change} ({self.nth})"
 
     def apply(self) -> ast.Module:
         """Change the tree, for good."""
@@ -111,14 +112,12 @@ def replacements(node: ast.AST, in_function: bool) -> Iterator[ast.expr | ast.st
             for i, op in enumerate(ops):
                 for other in COMPARE[type(op)]:
                     yield ast.Compare(left, [*ops[:i], other(), *ops[i + 1 :]], comparators)
-        case ast.BoolOp(op, values):
-            yield ast.BoolOp(ast.Or() if isinstance(op, ast.And) else ast.And(), values)
         case ast.UnaryOp(ast.Not() | ast.USub(), operand):
             yield operand
-        case ast.BinOp(left, op, right) if type(op) in ARITHMETIC:
-            yield ast.BinOp(left, ARITHMETIC[type(op)](), right)
-        case ast.AugAssign(target, op, value) if type(op) in ARITHMETIC:
-            yield ast.AugAssign(target, ARITHMETIC[type(op)](), value)
+        case ast.BinOp(op=op) | ast.AugAssign(op=op) | ast.BoolOp(op=op) if type(op) in SWAPPED:
+            new = copy.copy(node)
+            new.op = SWAPPED[type(op)]()
+            yield new
         case ast.Constant(bool() as value):
             yield ast.Constant(not value)
         case ast.Constant(int() | float() as value):
@@ -134,7 +133,7 @@ def replacements(node: ast.AST, in_function: bool) -> Iterator[ast.expr | ast.st
 
 
 def _is_skipped(node: ast.AST) -> bool:
-    """Whether nothing inside `node` is mutated: docstrings, asserts, imports, code for type checkers alone."""
+    """Whether nothing inside `node` is mutated: a docstring, an assert, code for type checkers alone."""
     match node:
         case ast.Expr(ast.Constant()):
             return True
@@ -153,7 +152,7 @@ def mutants(source: str, room: str = "", file: str = "") -> Iterator[Mutant]:
     3 return not a -> return None
     3 not a -> a
     """
-    tree, lines = ast.parse(source), source.splitlines()
+    tree, lines, seen = ast.parse(source), source.splitlines(), Counter[tuple[int, str]]()
 
     def visit(parent: ast.AST, in_function: bool) -> Iterator[Mutant]:
         in_function |= isinstance(parent, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
@@ -162,7 +161,10 @@ def mutants(source: str, room: str = "", file: str = "") -> Iterator[Mutant]:
                 if field in SKIPPED or not isinstance(node, ast.AST) or _is_skipped(node):
                     continue
                 for new in replacements(node, in_function):
-                    yield Mutant(room, file, lines[node.lineno - 1].strip(), tree, parent, field, index, node, new)
+                    text = lines[node.lineno - 1].strip()
+                    mutant = Mutant(room, file, text, 1, tree, parent, field, index, node, new)
+                    seen[node.lineno, mutant.change] += 1
+                    yield replace(mutant, nth=seen[node.lineno, mutant.change])
                 yield from visit(node, in_function)
 
     return visit(tree, False)
@@ -179,9 +181,9 @@ class Loader(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         """Return a spec for the mutated module, None for others."""
         return importlib.util.spec_from_file_location(name, self.path, loader=self) if name == self.name else None
 
-    def exec_module(self, module: ModuleType) -> None:
+    def exec_module(self, module: object) -> None:
         """Run the mutated module."""
-        exec(compile(self.mutant.apply(), self.path, "exec", dont_inherit=True), module.__dict__)
+        exec(compile(self.mutant.apply(), self.path, "exec", dont_inherit=True), vars(module))
 
 
 def pytest_sessionstart() -> None:
@@ -211,7 +213,7 @@ def fork(mutant: Mutant, output: int, cpu_seconds: int) -> int:
         names = [name for name in sys.modules if name.split(".")[0] not in ("agentkit", "tests", "conftest")]
         print(END, *names, flush=True)
     except BaseException:
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())
     finally:
         os._exit(code)
 
@@ -224,7 +226,7 @@ def warm_up(mutant: Mutant) -> int:
         text, _, names = file.read().decode(errors="replace").partition(END)
     if status:
         sys.exit(f"{text}\nthe tests of {mutant.room} must pass before mutants are tried; fix them first")
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in names.split():
             with suppress(Exception):  # some private modules can be imported by their package only
@@ -243,7 +245,7 @@ def try_all(chosen: list[Mutant], jobs: int) -> list[Mutant]:
                 running[fork(mutant, nowhere.fileno(), limit)] = mutant, time.monotonic() + 10 * limit
             time.sleep(0.02)
             pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid and (ended := running.pop(pid)[0]) and status == 0:
+            if pid and (ended := running.pop(pid)[0]) and not status:
                 survivors.append(ended)
             for late, (_, until) in running.items():
                 if time.monotonic() > until:  # it waits without using CPU time
@@ -287,8 +289,7 @@ def main() -> int:
             print(f"    {file}:{line}  {change}")
     killed = 1 - len(survivors) / max(1, len(chosen))
     print(f"{killed:.1%} killed; {PASS_MARK:.0%} are needed")
-    stale = sorted(row for row in same - matched if row[0].split("/")[1] in rooms)
-    for row in stale:
+    for row in (stale := sorted(row for row in same - matched if row[0].split("/")[1] in rooms)):
         print(f"equivalents.csv: no mutant matches {row}; remove or correct the row")
     if too_many := len(matched) > MOST_EQUIVALENTS * (count + len(matched)):
         print(f"equivalents.csv: {len(matched)} rows are more than {MOST_EQUIVALENTS:.0%} of the mutants; write tests")
