@@ -276,6 +276,24 @@ def test_AdaptiveLimiter_is_a_capacity_limiter() -> None:
     assert simulate(main) == ([0, 1, 3, 4, 5, 6, 7], 0)
 
 
+def test_AdaptiveLimiter_calls_end_simultaneously_relative_to_their_duration() -> None:
+    """Half a second apart is not simultaneous for calls of one second, whatever the time of day; 5 ms apart is."""
+    limiter = full(AdaptiveLimiter(10))
+    limiter.observe(1000.0, 1001.0)
+    assert limiter.limit == 11  # all slots were in use
+    for _ in range(5):
+        limiter.release()
+    limiter.observe(1000.0, 1001.005)
+    assert limiter.limit == 12
+    limiter.observe(1000.5, 1001.5)
+    assert limiter.limit == 12
+
+
+def test_AdaptiveLimiter_starts_with_ten_slots() -> None:
+    """The default of `initial`."""
+    assert AdaptiveLimiter().limit == 10
+
+
 def test_AdaptiveLimiter_tells_its_state() -> None:
     """What a capacity limiter says, and what it has learned."""
     limiter = full(AdaptiveLimiter(10))

@@ -181,6 +181,13 @@ def test_Budget_refuses_a_model_without_a_price_before_the_call():
         Budget(money=1, prices={"large": (1, 2)}).try_acquire("a", AGENT)
 
 
+def test_Budget_with_an_estimate_counts_one_call_per_claim():
+    """One call allowed, one claim granted; the second has to wait."""
+    budget = Budget(calls=1, estimate=lambda task: 5)
+    assert budget.try_acquire() is not None
+    assert budget.try_acquire() is None
+
+
 def test_Prices_of_an_unnamed_model_are_the_highest():
     """The input price of one model and the output price of another, so the cost is never too low."""
     prices = Prices({"reader": (10, 2), "writer": (1, 20)})

@@ -1,14 +1,18 @@
-"""The token bucket: what it hands out, and when."""
+"""The arithmetic of limits: the token bucket, the schedule, what headers say."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentkit.limits import TokenBucket
+from agentkit.limits import TokenBucket, go_duration
+from agentkit.limits.headers import parse_rate_limits
+from agentkit.limits.pacing import GcraSchedule
+from agentkit.limits.reservation import Reservation
 
 RATES = st.floats(0.01, 1e6)
 CAPACITIES = st.floats(0.1, 1e6)
@@ -25,6 +29,33 @@ def test_TokenBucket_starts_full_and_refills_steadily() -> None:
 def test_TokenBucket_quantum_is_the_burst() -> None:
     """The same 300 a minute allow 300 at once in a bucket of a minute, and never fewer than 1."""
     assert [TokenBucket.per_minute(300, quantum=q).capacity for q in (60, 10, 1, 0.001)] == [300, 50, 5, 1]
+
+
+def test_GcraSchedule_refills_what_the_provider_reported() -> None:
+    """Ten left at second 100, one more each second, one used at second 105: fourteen are left, so twenty take six."""
+    schedule = GcraSchedule(60, window=60)
+    schedule.learn(10, now=100.0)
+    schedule.take(1, now=105.0)
+    assert schedule.due(14) == 106  # one second after the last use
+    assert schedule.due(20) == 111
+
+
+def test_go_duration_knows_every_unit() -> None:
+    """From hours to nanoseconds, as Go prints them."""
+    units = ("2h", "2m", "2s", "2ms", "2us", "2µs", "2ns", "1.5s")
+    assert [go_duration(text) for text in units] == [7200, 120, 2, 2e-3, 2e-6, 2e-6, 2e-9, 1.5]
+
+
+@pytest.mark.parametrize(("reset", "limits"), [("10m0s", {"requests": (60.0, 0.0)}), ("10m1s", {})])
+def test_parse_rate_limits_leaves_out_what_takes_more_than_ten_minutes(reset: str, limits: dict[str, Any]) -> None:
+    """An empty bucket that is full in ten minutes counts; a slower one is a daily limit."""
+    headers = {"limit": "60", "remaining": "0", "reset": reset}
+    assert parse_rate_limits({f"x-ratelimit-{name}-requests": text for name, text in headers.items()}) == limits
+
+
+def test_Reservation_has_no_start_while_it_waits() -> None:
+    """NaN, also in its repr."""
+    assert repr(Reservation(5, lambda *_: None)) == "<Reservation of 5 tokens, started at nan s>"
 
 
 def test_TokenBucket_refuses_what_can_never_fit() -> None:

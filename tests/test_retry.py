@@ -468,6 +468,20 @@ def test_RetryPolicy_names_what_is_wrong(arguments: dict[str, Any], error: type[
         RetryPolicy(**arguments)
 
 
+def test_RetryPolicy_attempts_are_an_iterator() -> None:
+    """Taken by hand, the iterator can be looped over, and its number read afterwards."""
+
+    async def main() -> int:
+        attempts = aiter(RetryPolicy(wait_initial=1))
+        async for attempt in attempts:
+            with attempt:
+                if attempt.number < 3:
+                    raise TimeoutError
+        return attempts.number
+
+    assert simulate(main) == 3
+
+
 def test_RetryPolicy_decorates_only_async_functions() -> None:
     """A plain function cannot wait without blocking the loop."""
     with pytest.raises(TypeError, match="decorates async functions"):

@@ -196,6 +196,11 @@ def test_CapacityLimiter_acquire_again_never_comes_back_without_a_slot(max_queue
     assert simulate(main) == ((False, False, 2, 0) if max_queue == 0 else (True, True, 2, 0))
 
 
+def test_CapacityLimiter_peaks_start_at_zero():
+    """A limiter that was never used has had no holder and no waiter."""
+    assert CapacityLimiter(3).statistics() == LimiterStatistics(0, 3, 0, 0, 0)
+
+
 def test_CapacityLimiter_runs_says_whether_several_runs_use_it():
     """Two runs share it, one does not; a run that has left hears of no further change."""
     limiter, heard = CapacityLimiter(1), []
