@@ -5,7 +5,7 @@
 
 How to read it: a mutant is the package with one small change, such as `<` for `<=` or a statement left out. It is
 *killed* if a test of its room fails, crashes or uses too much CPU time; it has *survived* if they all pass. A survivor
-is listed as `file:line  before -> after`. Either a test is missing for what that line does, so write it; or the change
+is printed as `file:line  before -> after`. Either a test is missing for what that line does, so write it; or the change
 makes no difference, so add a row with a one-line proof to `equivalents.csv`, and the mutant no longer counts. Exits 1
 if fewer than 90 % are killed, if a row there matches no mutant, or if the rows exceed 5 % of all mutants.
 
@@ -235,7 +235,7 @@ def warm_up(mutant: Mutant) -> int:
 
 
 def try_all(chosen: list[Mutant], jobs: int) -> list[Mutant]:
-    """Run the tests against each mutant, `jobs` at once; return those that survive."""
+    """Run the tests against each mutant, `jobs` at once; print and return those that survive."""
     cpu_seconds = {room: warm_up(mutant) for room, mutant in {mutant.room: mutant for mutant in chosen}.items()}
     survivors, running, waiting = [], {}, chosen[::-1]
     with open(os.devnull, "w") as nowhere:
@@ -247,6 +247,7 @@ def try_all(chosen: list[Mutant], jobs: int) -> list[Mutant]:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid and (ended := running.pop(pid)[0]) and not status:
                 survivors.append(ended)
+                print(f"{ended.file}:{ended.old.lineno}  {ended.change}", flush=True)
             for late, (_, until) in running.items():
                 if time.monotonic() > until:  # it waits without using CPU time
                     os.killpg(late, signal.SIGKILL)
@@ -282,11 +283,8 @@ def main() -> int:
     print(f"{len(chosen)} of {count} mutants, seed {args.seed}", flush=True)
     survivors = try_all(chosen, args.jobs)
     for room in rooms:
-        of_room = sum(mutant.room == room for mutant in chosen)
-        survived = sorted((m.file, m.old.lineno, m.change) for m in survivors if m.room == room)
-        print(f"{room:10} {of_room - len(survived):4} killed, {len(survived):3} survived")
-        for file, line, change in survived:
-            print(f"    {file}:{line}  {change}")
+        tried, survived = (sum(mutant.room == room for mutant in group) for group in (chosen, survivors))
+        print(f"{room:10} {tried - survived:4} killed, {survived:3} survived")
     killed = 1 - len(survivors) / max(1, len(chosen))
     print(f"{killed:.1%} killed; {PASS_MARK:.0%} are needed")
     for row in (stale := sorted(row for row in same - matched if row[0].split("/")[1] in rooms)):
