@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import pickle
 import random
 from types import SimpleNamespace
@@ -85,7 +84,7 @@ def test_Claim_counts_the_estimate_where_nobody_knows_the_usage():
     claims = [budget.try_acquire("abcd", AGENT) for _ in range(3)]
     claims[0].settle()
     claims[1].settle(Usage(1))
-    claims[2].settle(Usage(1, math.nan, 3))
+    claims[2].settle(None)
     claims[2].settle(Usage(1, 9_000, 0))
     claims[2].cancel()
     now = budget.statistics()
@@ -186,6 +185,11 @@ def test_Budget_with_an_estimate_counts_one_call_per_claim():
     budget = Budget(calls=1, estimate=lambda task: 5)
     assert budget.try_acquire() is not None
     assert budget.try_acquire() is None
+
+
+def test_Budget_accepts_an_estimate_of_zero_tokens():
+    """A call that needs nothing fits even a budget of nothing."""
+    assert Budget(tokens=0, estimate=lambda task: 0).try_acquire() is not None
 
 
 def test_Prices_of_an_unnamed_model_are_the_highest():
