@@ -28,7 +28,7 @@ UNFINISHED = (CoroutineType, asyncio.Future, AsyncGeneratorType)
 MAX_THREADS = 1_000  # a pool makes a thread only when none is idle, and the limiter bounds how many are busy
 
 
-def is_async(agent_fn: Any) -> bool:
+def is_async(agent_fn: object) -> bool:
     """Tell whether calling `agent_fn` gives a coroutine: an async function, method, partial or callable object."""
     while isinstance(agent_fn, partial):
         agent_fn = agent_fn.func
@@ -71,7 +71,7 @@ def _check_agent(agent_fn: Any) -> None:
         raise TypeError(f"agent_fn must be an agent, got the class {agent_fn.__name__}; hand in an instance of it")
 
 
-def forgotten_await(result: Any) -> TypeError:
+def forgotten_await(result: object) -> TypeError:
     """The error for an agent that returned something unfinished."""
     kind = type(result).__name__
     if isinstance(result, CoroutineType):

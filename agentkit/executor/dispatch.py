@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from math import inf
-from typing import Any
+from typing import Any, Generic
 
 from agentkit.base.clock import is_real
 from agentkit.executor.attempts import Attempts
@@ -27,7 +27,7 @@ from agentkit.executor.nesting import Nesting, NeverStarts, inside
 from agentkit.executor.settings import Plan, open_bar
 from agentkit.executor.source import Source
 from agentkit.limits import BudgetExceeded
-from agentkit.report.outcome import Attempt, Outcome, clock, current
+from agentkit.report.outcome import Attempt, Outcome, R, Status, T, clock, current
 from agentkit.report.stalls import LoopMonitor, Stall
 
 __all__ = ["Dispatcher"]
@@ -35,10 +35,10 @@ __all__ = ["Dispatcher"]
 BATCH = 200  # attempts started in a row, where no limit makes the dispatcher wait, before the loop gets a turn
 
 
-class Dispatcher:
+class Dispatcher(Generic[T, R]):
     """Starts the attempts of a run, and ends them and it."""
 
-    def __init__(self, plan: Plan, source: Source) -> None:
+    def __init__(self, plan: Plan[T, R], source: Source[T]) -> None:
         self.limiter = plan.limiter
         """The slots."""
         self.began = 0.0
@@ -53,9 +53,9 @@ class Dispatcher:
         self._loop: asyncio.AbstractEventLoop | None = None  # None until the run begins
         self._attempts = Attempts(in_order=plan.settings.deadline is None)
         self._live = self._attempts.live
-        self._due: deque[Outcome] = deque()  # to be tried again now
-        self._later: dict[int, tuple[Outcome, asyncio.TimerHandle]] = {}  # to be tried again after a wait
-        self._kept: list[Outcome] | None = None  # the outcomes of all tasks taken, where they are kept
+        self._due: deque[Outcome[T, R]] = deque()  # to be tried again now
+        self._later: dict[int, tuple[Outcome[T, R], asyncio.TimerHandle]] = {}  # to be tried again after a wait
+        self._kept: list[Outcome[T, R]] | None = None  # the outcomes of all tasks taken, where they are kept
         self._window, self._handed_over = inf, 0  # tasks taken ahead of a reader, at most; outcomes it has
         self._width = 1.0  # attempts at once, at most; a limit of 0 still lets a task queue for a slot
         self._news: asyncio.Future[None] | None = None  # what the dispatcher waits for
@@ -63,13 +63,13 @@ class Dispatcher:
         self._monitor: LoopMonitor | None = None
         self._paused = False
         self._succeeded = self._failed = 0
-        self._cut_off: tuple[str, str] | None = None  # the status of what is cut off, and why
+        self._cut_off: tuple[Status, str] | None = None  # the status of what is cut off, and why
         self._failure: BaseException | None = None  # what to raise in the end
         self._elapsed: float | None = None  # once the run is over
         self._over = asyncio.Event()
         self._ending: list[Callable[[], object]] = []  # gives back what was acquired, last first
 
-    def stop(self, status: str, reason: str, failure: BaseException | None = None) -> None:
+    def stop(self, status: Status, reason: str, failure: BaseException | None = None) -> None:
         """End early: start nothing more, cancel what is in flight and record it with `status`."""
         if self._cut_off or self._elapsed is not None or self._loop is None:
             return
@@ -177,7 +177,7 @@ class Dispatcher:
                 self._attempts.cancel()
         self._finish()
 
-    def _take(self) -> Outcome | None:
+    def _take(self) -> Outcome[T, R] | None:
         """The next task to start now; None if there is none, or it has to wait."""
         if self._paused or len(self._live) >= self._width:
             return None
@@ -199,7 +199,7 @@ class Dispatcher:
             self._kept.append(outcome)
         return outcome
 
-    async def _admit(self, outcome: Outcome) -> Grant | None:
+    async def _admit(self, outcome: Outcome[T, R]) -> Grant | None:
         """Wait for a slot, and for what the attempt must be granted; the outcome has ended if it cannot be had."""
         limiter, gate, deadline, holding, grant = self.limiter, self._gate, self._settings.deadline, False, None
         until = None if deadline is None else self.began + outcome.submitted + deadline
@@ -246,7 +246,7 @@ class Dispatcher:
             self._source.close()
             self._wake()
 
-    def _start(self, outcome: Outcome, grant: Grant | None, now: float) -> None:
+    def _start(self, outcome: Outcome[T, R], grant: Grant | None, now: float) -> None:
         """Start an attempt, which from here on holds the slot and the grant."""
         when, context, started = inf, None, False
         try:
@@ -279,7 +279,7 @@ class Dispatcher:
 
     # -- an attempt -----------------------------------------------------------------------------------------------
 
-    async def _attempt(self, outcome: Outcome, grant: Grant | None, started: float) -> None:
+    async def _attempt(self, outcome: Outcome[T, R], grant: Grant | None, started: float) -> None:
         """Call the agent once. Everything that can come of it ends here."""
         result = error = None
         try:
@@ -302,7 +302,7 @@ class Dispatcher:
             self = outcome = grant = result = error = None  # type: ignore[assignment]  # the agent's frame may live
 
     def _settle(
-        self, outcome: Outcome, result: Any, error: BaseException | None, grant: Grant | None, started: float
+        self, outcome: Outcome[T, R], result: Any, error: BaseException | None, grant: Grant | None, started: float
     ) -> None:
         """Correct what was granted; then end the outcome, or try again later."""
         plan, finished = self._plan, self._time() - self.began
@@ -330,20 +330,20 @@ class Dispatcher:
             timer = self._loop.call_later(wait, self._is_due, outcome)  # type: ignore[union-attr]
             self._later[outcome.task_id] = outcome, timer
             return
-        status = "timeout" if isinstance(error, TimeoutError) else "failed"
+        status: Status = "timeout" if isinstance(error, TimeoutError) else "failed"
         outcome.end("cancelled" if isinstance(error, asyncio.CancelledError) else status, error, finished)
         self._end(outcome)
         if ends_programs:
             self.stop("cancelled", f"an agent raised {type(error).__name__}", error)
 
-    def _is_due(self, outcome: Outcome) -> None:
+    def _is_due(self, outcome: Outcome[T, R]) -> None:
         del self._later[outcome.task_id]
         self._due.append(outcome)
         self._wake()
 
     # -- the end of a task ----------------------------------------------------------------------------------------
 
-    def _end(self, outcome: Outcome) -> None:
+    def _end(self, outcome: Outcome[T, R]) -> None:
         """A task has its outcome: write it down, count it, hand it on, and see whether it ends the run."""
         if self._writer is not None and (error := self._writer.record(outcome)) is not None:
             self._failure = self._failure or error
@@ -359,16 +359,16 @@ class Dispatcher:
         if self._kept is None:
             self._deliver(outcome)
 
-    def _deliver(self, outcome: Outcome) -> None:
+    def _deliver(self, outcome: Outcome[T, R]) -> None:
         """Take an outcome that is not kept."""
 
-    def _end_cut_off(self, outcome: Outcome) -> None:
+    def _end_cut_off(self, outcome: Outcome[T, R]) -> None:
         status, reason = self._cut_off or ("cancelled", "the run was stopped")
         error = TimeoutError(reason) if status == "timeout" else asyncio.CancelledError(reason)
         outcome.end(status if outcome.started is not None else "cancelled", error, self._now())
         self._end(outcome)
 
-    def _fail(self, outcome: Outcome, error: BaseException) -> None:
+    def _fail(self, outcome: Outcome[T, R], error: BaseException) -> None:
         """A function of the user's failed after the call: that is the task's failure."""
         if outcome.finished is None:
             outcome.end("failed", error, self._now())

@@ -11,21 +11,21 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from agentkit.base.arguments import choice, function, instance, refusal, seconds, switch, whole
 from agentkit.base.hooks import called
 from agentkit.executor.call import MAX_THREADS, as_coroutine_function, is_async
 from agentkit.executor.run import Run
-from agentkit.executor.settings import ON_ERROR, Plan, Settings
+from agentkit.executor.settings import ON_ERROR, OnError, Plan, Settings
 from agentkit.executor.source import Source
 from agentkit.executor.stream import Stream
 from agentkit.journal import Journal
 from agentkit.limits import Budget, RateLimiter
-from agentkit.report import Report, attach
+from agentkit.report import Outcome, Report, attach
 from agentkit.retry import RetryPolicy
 from agentkit.semaphore import CapacityLimiter
 
@@ -33,6 +33,14 @@ if TYPE_CHECKING:
     from agentkit.report.usage import Usage
 
 __all__ = ["ParallelAgentExecutor"]
+
+T = TypeVar("T")  # without the defaults of a report's: with them mypy would take a coroutine for the result of an agent
+R = TypeVar("R")
+Tasks = Iterable[T] | AsyncIterable[T]
+Async = Callable[[T], Awaitable[R]]
+Plain = Callable[[T], Awaitable[R] | R]
+Cost = Callable[[T], float]
+Aggregator = Callable[[list[Outcome[T, R]]], Any]
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {  # of what is assigned, by the constructor and later
     "limiter": partial(instance, kind=CapacityLimiter),
@@ -95,7 +103,7 @@ class ParallelAgentExecutor:
         journal: Journal | None = None,
         timeout: float | None = None,
         deadline: float | None = None,
-        on_error: Literal["collect", "stop", "raise"] = "collect",
+        on_error: OnError = "collect",
         max_failures: int | None = None,
         pool: Executor | None = None,
         usage: Callable[[Any], Usage | None] | None = None,
@@ -106,9 +114,10 @@ class ParallelAgentExecutor:
         self.limiter = _limiter(max_concurrency)
         self.pool, self.rate_limiter, self.retry, self.budget, self.journal = pool, rate_limiter, retry, budget, journal
         self.usage, self.progress = usage, progress
-        self.timeout, self.deadline, self.on_error, self.max_failures = timeout, deadline, on_error, max_failures
+        self.timeout, self.deadline, self.max_failures = timeout, deadline, max_failures
+        self.on_error: OnError = on_error
         self._threads: Executor | None = None  # for `call`
-        self._called: tuple[tuple[Any, ...], Plan] | None = None  # what the last `call` was made of
+        self._called: tuple[tuple[Any, ...], Plan[Any, Any]] | None = None  # what the last `call` was made of
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, _CHECKS[name](name, value) if name in _CHECKS else value)
@@ -129,15 +138,35 @@ class ParallelAgentExecutor:
         """The limiter, by the name of what it takes the place of."""
         return self.limiter
 
+    @overload
     async def execute(
         self,
-        tasks: Iterable[Any] | AsyncIterable[Any],
-        agent_fn: Callable[[Any], Any],
-        aggregator: Callable[[list[Any]], Any] | None = None,
+        tasks: Tasks[T],
+        agent_fn: Async[T, R],
+        aggregator: Aggregator[T, R] | None = None,
         *,
         within: float | None = None,
-        cost: Callable[[Any], float] | None = None,
-    ) -> Report:
+        cost: Cost[T] | None = None,
+    ) -> Report[T, R]: ...
+    @overload
+    async def execute(
+        self,
+        tasks: Tasks[T],
+        agent_fn: Plain[T, R],
+        aggregator: Aggregator[T, R] | None = None,
+        *,
+        within: float | None = None,
+        cost: Cost[T] | None = None,
+    ) -> Report[T, R]: ...
+    async def execute(
+        self,
+        tasks: Tasks[T],
+        agent_fn: Plain[T, Any],
+        aggregator: Aggregator[T, R] | None = None,
+        *,
+        within: float | None = None,
+        cost: Cost[T] | None = None,
+    ) -> Report[T, Any]:
         """Run `agent_fn` over `tasks` and return the `Report`.
 
         `aggregator(outcomes)` makes `report.aggregated` from all outcomes, failed ones included; it may be async.
@@ -156,41 +185,50 @@ class ParallelAgentExecutor:
                 raise
         return report
 
+    @overload
     def start(
-        self,
-        tasks: Iterable[Any] | AsyncIterable[Any],
-        agent_fn: Callable[[Any], Any],
-        *,
-        within: float | None = None,
-        cost: Callable[[Any], float] | None = None,
-    ) -> Run:
+        self, tasks: Tasks[T], agent_fn: Async[T, R], *, within: float | None = None, cost: Cost[T] | None = None
+    ) -> Run[T, R]: ...
+    @overload
+    def start(
+        self, tasks: Tasks[T], agent_fn: Plain[T, R], *, within: float | None = None, cost: Cost[T] | None = None
+    ) -> Run[T, R]: ...
+    def start(
+        self, tasks: Tasks[T], agent_fn: Plain[T, Any], *, within: float | None = None, cost: Cost[T] | None = None
+    ) -> Run[T, Any]:
         """Begin at once and return the live `Run`; await it for the `Report`."""
         asyncio.get_running_loop()  # a clear RuntimeError outside a coroutine
         run = Run(self._plan(agent_fn, within), Source(tasks, cost))
         run.begin()
         return run
 
+    @overload
     def stream(
-        self,
-        tasks: Iterable[Any] | AsyncIterable[Any],
-        agent_fn: Callable[[Any], Any],
-        *,
-        ordered: bool = False,
-        within: float | None = None,
-    ) -> Stream:
+        self, tasks: Tasks[T], agent_fn: Async[T, R], *, ordered: bool = False, within: float | None = None
+    ) -> Stream[T, R]: ...
+    @overload
+    def stream(
+        self, tasks: Tasks[T], agent_fn: Plain[T, R], *, ordered: bool = False, within: float | None = None
+    ) -> Stream[T, R]: ...
+    def stream(
+        self, tasks: Tasks[T], agent_fn: Plain[T, Any], *, ordered: bool = False, within: float | None = None
+    ) -> Stream[T, Any]:
         """Return a `Stream` to iterate over with `async for`: outcomes as they finish, or in input order.
 
         It begins with the iteration. Nothing is kept, the input may be endless, and a slow reader slows the run.
         """
         return Stream(self._plan(agent_fn, within), Source(tasks), ordered=ordered)
 
+    @overload
     async def map(
-        self,
-        tasks: Iterable[Any] | AsyncIterable[Any],
-        agent_fn: Callable[[Any], Any],
-        *,
-        within: float | None = None,
-        cost: Callable[[Any], float] | None = None,
+        self, tasks: Tasks[T], agent_fn: Async[T, R], *, within: float | None = None, cost: Cost[T] | None = None
+    ) -> list[R]: ...
+    @overload
+    async def map(
+        self, tasks: Tasks[T], agent_fn: Plain[T, R], *, within: float | None = None, cost: Cost[T] | None = None
+    ) -> list[R]: ...
+    async def map(
+        self, tasks: Tasks[T], agent_fn: Plain[T, Any], *, within: float | None = None, cost: Cost[T] | None = None
     ) -> list[Any]:
         """Return what `agent_fn` returned for each task, in the order of the input; the first failure ends it.
 
@@ -204,7 +242,11 @@ class ParallelAgentExecutor:
         plan = self._plan(agent_fn, within, on_error="raise")
         return await self._results(Run(plan, Source(tasks, cost)))
 
-    async def call(self, task: Any, agent_fn: Callable[[Any], Any]) -> Any:
+    @overload
+    async def call(self, task: T, agent_fn: Async[T, R]) -> R: ...
+    @overload
+    async def call(self, task: T, agent_fn: Plain[T, R]) -> R: ...
+    async def call(self, task: T, agent_fn: Plain[T, Any]) -> Any:
         """Return what `agent_fn` returned for one task, under the same limits, retries and budget as a run.
 
         >>> asyncio.run(ParallelAgentExecutor(2).call("a", str.upper))
@@ -223,7 +265,7 @@ class ParallelAgentExecutor:
             self._called = given, self._plan(agent_fn, on_error="raise", pool=pool, monitored=False)
         return (await self._results(Run(self._called[1], Source([task]))))[0]
 
-    async def _results(self, run: Run) -> list[Any]:
+    async def _results(self, run: Run[T, R]) -> list[R]:
         report = await run
         if report.stopped is None:
             return report.results
@@ -231,20 +273,20 @@ class ParallelAgentExecutor:
         attach(error, report, "the run was stopped")
         raise error
 
-    def _settings(self, within: float | None = None, on_error: str | None = None) -> Settings:
+    def _settings(self, within: float | None = None, on_error: OnError | None = None) -> Settings:
         on_error = on_error or self.on_error
         times = {"timeout": self.timeout, "deadline": self.deadline, "within": within}
         return Settings(on_error=on_error, max_failures=self.max_failures, **times)
 
     def _plan(
         self,
-        agent_fn: Any,
+        agent_fn: Plain[T, Any],
         within: float | None = None,
         *,
-        on_error: str | None = None,
+        on_error: OnError | None = None,
         pool: Executor | None = None,
         monitored: bool = True,
-    ) -> Plan:
+    ) -> Plan[T, Any]:
         call, close = as_coroutine_function(agent_fn, self.limiter, pool=pool or self.pool, serial=self.serial)
         return Plan(
             call=call,

@@ -11,10 +11,10 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from agentkit.limits import BudgetExceeded, NeverFits
-from agentkit.report.outcome import Outcome
+from agentkit.report.outcome import Outcome, Status
 from agentkit.semaphore import QueueFull
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Gate:
 
     def __init__(
         self,
-        agent: Any,
+        agent: object,
         rate: RateLimiter | None,
         budget: Budget | None,
         retries: Retries | None,
@@ -70,10 +70,10 @@ class Gate:
         self._time, self._began = clock
         self.is_open = rate is None and budget is None
         """Whether an attempt may start without asking."""
-        self.closed: tuple[str, Exception] | None = None
+        self.closed: tuple[Status, Exception] | None = None
         """Status and error of every task that would start from now on; None as long as tasks may start."""
 
-    def close(self, status: str, error: Exception) -> None:
+    def close(self, status: Status, error: Exception) -> None:
         """Let nothing more start."""
         self.closed, self.is_open = (status, error), False
 
@@ -116,7 +116,7 @@ class Gate:
                 outcome.add_span(f"waiting for {what}", since - self._began, now - self._began)
 
 
-def refusal(error: Exception, deadline: float | None) -> tuple[str, Exception]:
+def refusal(error: Exception, deadline: float | None) -> tuple[Status, Exception]:
     """Status and error of a task that `error` kept from starting; `deadline` is the one that passed, if one did."""
     if deadline is not None:
         return "timeout", TimeoutError(f"not started: deadline={deadline:g} s from submission had passed")

@@ -18,11 +18,12 @@ from agentkit.executor.settings import Plan, RunStatistics
 from agentkit.executor.source import Source
 from agentkit.limits import BudgetExceeded
 from agentkit.report import Outcome, Report, attach
+from agentkit.report.outcome import R, T
 
 __all__ = ["Handle", "Run"]
 
 
-class Handle(Dispatcher):
+class Handle(Dispatcher[T, R]):
     """What a caller may do with a run, whether it awaits a report or iterates over a stream."""
 
     @property
@@ -75,7 +76,7 @@ class Handle(Dispatcher):
         return f"<{name}: {now.succeeded + now.failed}{of} done, {now.failed} failed, {state}, {now.elapsed:.3g} s>"
 
 
-class Run(Handle):
+class Run(Handle[T, R]):
     """A run in progress: watch it, pause it, cancel it, wait for its report.
 
     >>> import asyncio
@@ -91,19 +92,19 @@ class Run(Handle):
     waited for, when the block is left before it has ended.
     """
 
-    def __init__(self, plan: Plan, source: Source) -> None:
+    def __init__(self, plan: Plan[T, R], source: Source[T]) -> None:
         super().__init__(plan, source)
         self._kept = []
-        self._report: Report | None = None
+        self._report: Report[T, R] | None = None
         self._awaited = False
 
-    def __await__(self) -> Generator[Any, None, Report]:
+    def __await__(self) -> Generator[Any, None, Report[T, R]]:
         return self._wait().__await__()
 
-    def __aiter__(self) -> Any:
+    def __aiter__(self) -> None:
         raise TypeError("this run keeps its outcomes for a report: await it, or use executor.stream() to iterate")
 
-    async def _wait(self) -> Report:
+    async def _wait(self) -> Report[T, R]:
         self.begin()
         self._awaited = True
         try:
@@ -117,7 +118,7 @@ class Run(Handle):
             raise self._failure
         return report
 
-    def _made(self) -> Report:
+    def _made(self) -> Report[T, R]:
         """The report, made once, of the outcomes in input order."""
         if self._report is None:
             broken, source, reason = self._source.error, self._source, self.stopped
@@ -139,7 +140,7 @@ class Run(Handle):
             self._loop.call_exception_handler({"message": said, "exception": self._failure})
 
 
-def _not_started(error: Exception, outcomes: list[Outcome]) -> str:
+def _not_started(error: Exception, outcomes: list[Outcome[T, R]]) -> str:
     """Why a run started no more tasks, and how many those are."""
     count = sum(1 for outcome in outcomes if outcome.started is None and outcome.status != "success")
     if isinstance(error, BudgetExceeded):  # which says so itself

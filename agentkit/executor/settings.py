@@ -14,21 +14,22 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from math import inf
 from types import SimpleNamespace
-from typing import Any
+from typing import Generic, Literal
 
 from agentkit.base.arguments import check_fields, choice, seconds, whole
 from agentkit.base.hooks import called, read
 from agentkit.executor.grants import Grant
 from agentkit.journal.writer import JournalWriter
 from agentkit.limits import Budget, RateLimiter, retry_after
-from agentkit.report.outcome import Outcome
+from agentkit.report.outcome import Outcome, R, T
 from agentkit.report.usage import Usage, usage_of
 from agentkit.retry.failures import is_overload, status_of
 from agentkit.retry.policy import Retries
 from agentkit.semaphore import CapacityLimiter
 
-__all__ = ["ON_ERROR", "Plan", "RunStatistics", "Settings", "open_bar"]
+__all__ = ["ON_ERROR", "OnError", "Plan", "RunStatistics", "Settings", "open_bar"]
 
+OnError = Literal["collect", "stop", "raise"]
 ON_ERROR = ("collect", "stop", "raise")
 
 
@@ -47,7 +48,7 @@ class Settings:
     """Seconds from a task's submission to its end, waiting included."""
     within: float | None = None
     """Seconds the whole run may take."""
-    on_error: str = "collect"
+    on_error: OnError = "collect"
     """What a failure means for the others: `collect`, `stop` or `raise`."""
     max_failures: int | None = None
     """With `collect`: stop at this many failures."""
@@ -83,11 +84,11 @@ class Settings:
 
 
 @dataclass(slots=True, kw_only=True)
-class Plan:
+class Plan(Generic[T, R]):
     """What one run is made of."""
 
-    call: Callable[[Any], Awaitable[Any]]
-    agent: Any
+    call: Callable[[T], Awaitable[R]]
+    agent: Callable[[T], object]
     limiter: CapacityLimiter
     settings: Settings
     rate_limiter: RateLimiter | None
@@ -96,7 +97,7 @@ class Plan:
     writer: JournalWriter | None
     observe: Callable[..., None] | None
     """What an adaptive limiter wants to know of each attempt."""
-    usage: Callable[[Any], Usage | None] | None
+    usage: Callable[[R], Usage | None] | None
     """Reads what a result used, where the user knows better."""
     close: Callable[[], None] | None
     """What to call when the run is over: its threads go."""
@@ -106,10 +107,10 @@ class Plan:
 
     def settle(
         self,
-        outcome: Outcome,
+        outcome: Outcome[T, R],
         grant: Grant | None,
         times: tuple[float, float],
-        result: Any,
+        result: R,
         error: BaseException | None,
     ) -> None:
         """Tell the limits how an attempt ended that ran between two `times` of the loop."""
@@ -137,7 +138,7 @@ class Plan:
         elif is_overload(error) and (self.retries is None or retry_after(error) is None):
             self.observe(started, finished, refused=True)  # with a hint it is about the rate, which the pause meets
 
-    def next_try(self, outcome: Outcome, error: BaseException, began: float, finished: float) -> float | None:
+    def next_try(self, outcome: Outcome[T, R], error: BaseException, began: float, finished: float) -> float | None:
         """Return the seconds until the next attempt; None if this was the last one."""
         if self.retries is None or outcome.started is None:
             return None
@@ -172,7 +173,7 @@ class RunStatistics:
 class _Bar:
     """A tqdm bar that costs nothing but itself when it fails, as it does where its stream is closed."""
 
-    def __init__(self, bar: Any) -> None:
+    def __init__(self, bar: object) -> None:
         self._bar = bar
 
     def update(self) -> None:

@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable, Sized
-from typing import Any
+from typing import Any, Generic
 
 from agentkit.base.arguments import function, number, refusal
 from agentkit.base.hooks import called
 from agentkit.journal.writer import JournalWriter
-from agentkit.report.outcome import Outcome
+from agentkit.report.outcome import Outcome, T
 
 __all__ = ["Source"]
 
 
-class Source:
+class Source(Generic[T]):
     """Tasks, taken one at a time.
 
     >>> source = Source(["a", "bcd"], cost=len)
@@ -29,7 +29,7 @@ class Source:
     (2, 'bcd', 'a', None)
     """
 
-    def __init__(self, tasks: Any, cost: Callable[[Any], float] | None = None) -> None:
+    def __init__(self, tasks: Iterable[T] | AsyncIterable[T], cost: Callable[[T], float] | None = None) -> None:
         if isinstance(tasks, str | bytes):
             rule = "must be an iterable of tasks, not a single string"
             raise refusal("tasks", rule, tasks, "put it in a list", TypeError)
@@ -50,9 +50,10 @@ class Source:
         """Whether there are no more."""
         self.error: BaseException | None = None
         """What the source raised, if that is why there are no more."""
-        self._tasks: Any = aiter(tasks) if self.is_async else iter(tasks)
+        self._tasks: Any = aiter(tasks) if self.is_async else iter(tasks)  # type: ignore[arg-type]
         self._feeder: asyncio.Task[None] | None = None
-        self._wanted, self._arrived = asyncio.Event(), list[Outcome]()
+        self._arrived: list[Outcome[T, Any]] = []
+        self._wanted = asyncio.Event()
 
     @property
     def feeder(self) -> asyncio.Task[None] | None:
@@ -69,7 +70,7 @@ class Source:
             raise
         self._feeder.add_done_callback(lambda _: wake())
 
-    def take(self) -> Outcome | None:
+    def take(self) -> Outcome[T, Any] | None:
         """Return a new outcome for the next task; None if there is none, or none yet."""
         if self.is_async:
             if self._arrived:
@@ -121,7 +122,7 @@ class Source:
         finally:
             self.exhausted = True
 
-    def rest(self, reason: str, writer: JournalWriter | None) -> list[Outcome]:
+    def rest(self, reason: str, writer: JournalWriter | None) -> list[Outcome[T, Any]]:
         """Return outcomes for the tasks that were not taken, where it is known how many those are."""
         if self.total is None or self.error is not None:
             return []
@@ -148,7 +149,7 @@ def _not_a_cancellation(error: BaseException) -> BaseException:
     return instead
 
 
-def _longest_first(tasks: Any, cost: Any) -> tuple[list[Any], list[int]]:
+def _longest_first(tasks: object, cost: Callable[[T], float]) -> tuple[list[T], list[int]]:
     """Return the tasks in the order of falling cost, and the input index of each."""
     function("cost", cost, "use len, or lambda task: task.length")
     if not isinstance(tasks, Sized) or not isinstance(tasks, Iterable):

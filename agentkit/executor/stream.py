@@ -11,19 +11,19 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections import deque
-from typing import Self
+from typing import Generic, Self
 
 from agentkit.executor.run import Handle
 from agentkit.executor.settings import Plan
 from agentkit.executor.source import Source
-from agentkit.report import Outcome
+from agentkit.report.outcome import Outcome, R, T
 
 __all__ = ["Stream"]
 
 WINDOW = 4  # a stream runs ahead of its reader by at most this many times the limit
 
 
-class Stream(Handle):
+class Stream(Handle[T, R]):
     """A run to iterate over with `async for`: outcomes as they finish, or in input order.
 
     >>> from agentkit import ParallelAgentExecutor
@@ -36,10 +36,10 @@ class Stream(Handle):
     It begins with the iteration. `stopped` says why it ended early, if it did.
     """
 
-    def __init__(self, plan: Plan, source: Source, *, ordered: bool) -> None:
+    def __init__(self, plan: Plan[T, R], source: Source[T], *, ordered: bool) -> None:
         super().__init__(plan, source)
-        self._ready: deque[Outcome] = deque()  # finished, not yet handed to the reader
-        self._early: dict[int, Outcome] = {}  # ordered: finished before an earlier one
+        self._ready: deque[Outcome[T, R]] = deque()  # finished, not yet handed to the reader
+        self._early: dict[int, Outcome[T, R]] = {}  # ordered: finished before an earlier one
         self._ordered, self._in_order = ordered, 0
         self._arrival = asyncio.Event()  # something is ready, or the run is over
         self._in_block = False  # `async with` ends the run, however its readers leave
@@ -48,14 +48,14 @@ class Stream(Handle):
         self._in_block = True
         return await super().__aenter__()
 
-    def __aiter__(self) -> _Reader:
+    def __aiter__(self) -> _Reader[T, R]:
         self.begin()
         return _Reader(self)
 
     def __await__(self) -> None:
         raise TypeError("a stream keeps no outcomes: iterate over it with `async for`, or use executor.start()")
 
-    async def next_outcome(self) -> Outcome | None:
+    async def next_outcome(self) -> Outcome[T, R] | None:
         """Return the next outcome; None after the last."""
         self.begin()
         while not self._ready and not self._over.is_set():
@@ -73,7 +73,7 @@ class Stream(Handle):
         super()._limit_changed()
         self._window = WINDOW * self._width
 
-    def _deliver(self, outcome: Outcome) -> None:
+    def _deliver(self, outcome: Outcome[T, R]) -> None:
         if not self._ordered:
             self._ready.append(outcome)
         else:
@@ -96,18 +96,18 @@ class Stream(Handle):
         self._loop.call_soon_threadsafe(self.stop, "cancelled", "left before its end")
 
 
-class _Reader:
+class _Reader(Generic[T, R]):
     """The iterator of a stream. When its loop is left by `break` or an error it is collected, and ends the run."""
 
     __slots__ = ("_stream",)
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream[T, R]) -> None:
         self._stream = stream
 
-    def __aiter__(self) -> _Reader:
+    def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Outcome:
+    async def __anext__(self) -> Outcome[T, R]:
         outcome = await self._stream.next_outcome()
         if outcome is None:
             raise StopAsyncIteration

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from agentkit.base.arguments import text
 from agentkit.report.usage import Usage
@@ -35,6 +35,7 @@ __all__ = [
     "Outcome",
     "Reads",
     "Span",
+    "Status",
     "StoredError",
     "clock",
     "current",
@@ -43,7 +44,8 @@ __all__ = [
     "span",
 ]
 
-STATUSES = ("success", "failed", "timeout", "cancelled", "rejected")
+Status = Literal["success", "failed", "timeout", "cancelled", "rejected"]
+STATUSES: tuple[Status, ...] = ("success", "failed", "timeout", "cancelled", "rejected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class Reads:
         is_method = isinstance(name, str) and callable(getattr(type(self), name, None))
         return isinstance(name, str) and not is_method and hasattr(self, name)
 
-    def get(self, name: str, default: Any = None) -> Any:
+    def get(self, name: str, default: object = None) -> Any:
         """Return `record[name]`, or `default` if there is no such name."""
         if name not in self:
             return default
@@ -114,7 +116,7 @@ class Outcome(Reads, Generic[T, R]):
     """The task's index in the input, starting at 0."""
     task: T
     """The task as it was passed in."""
-    status: str = "cancelled"
+    status: Status = "cancelled"
     """One of `success, failed, timeout, cancelled, rejected`."""
     result: R | None = None
     """What the agent returned; None unless `status` is `success`."""
@@ -137,7 +139,7 @@ class Outcome(Reads, Generic[T, R]):
         """The keys of `dict(outcome)`."""
         return KEYS
 
-    def end(self, status: str, error: BaseException | None, finished: float) -> None:
+    def end(self, status: Status, error: BaseException | None, finished: float) -> None:
         """Set the final status, error and finish time."""
         self.status, self.error, self.finished = status, error, finished
 
