@@ -119,7 +119,7 @@ class ParallelAgentExecutor:
         self._threads: Executor | None = None  # for `call`
         self._called: tuple[tuple[Any, ...], Plan[Any, Any]] | None = None  # what the last `call` was made of
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         super().__setattr__(name, _CHECKS[name](name, value) if name in _CHECKS else value)
 
     @property

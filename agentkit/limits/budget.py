@@ -178,7 +178,7 @@ class Budget:
 
     # -- claims ---------------------------------------------------------------------------------------------------
 
-    def try_acquire(self, task: Any = "", agent: Any = None) -> Claim | None:
+    def try_acquire(self, task: object = "", agent: object = None) -> Claim | None:
         """Claim one call on `task` by `agent`; None if it must first wait for calls in flight to be settled.
 
         Raises `BudgetExceeded` if waiting cannot help, and `ValueError` if `reserve=True` and the call has no upper
@@ -187,7 +187,7 @@ class Budget:
         claim = self._claim(task, agent)
         return claim if not self._waiters and self._grant(claim) else None
 
-    async def acquire(self, task: Any = "", agent: Any = None) -> Claim:
+    async def acquire(self, task: object = "", agent: object = None) -> Claim:
         """Same as `try_acquire`, but wait if waiting can help; first come, first served."""
         claim = self._claim(task, agent)
         if self._waiters or not self._grant(claim):
@@ -225,7 +225,7 @@ class Budget:
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
-    def _claim(self, task: Any, agent: Any) -> Claim:
+    def _claim(self, task: object, agent: object) -> Claim:
         """Return a claim on one call, not granted yet; raises `BudgetExceeded` if it never can be."""
         need = self._need(task, agent)
         if (outer := running.get()) is not None and outer.budget is self:
@@ -233,7 +233,7 @@ class Budget:
         self.check(need)
         return Claim(self, need, need if self.reserve else Spent(1), _model_of(agent))
 
-    def _need(self, task: Any, agent: Any) -> Spent:
+    def _need(self, task: object, agent: object) -> Spent:
         """What a call needs: its upper bound with `reserve=True`, otherwise an estimate."""
         model = _model_of(agent)
         self.prices.check(model)
@@ -285,7 +285,7 @@ class Budget:
         return f"<Budget {', '.join(says) or 'without bounds'}; {now.in_flight} in flight, {now.refused} refused>"
 
 
-def _model_of(agent: Any) -> str:
+def _model_of(agent: object) -> str:
     return model if isinstance(model := read(agent, "model", ""), str) else ""
 
 

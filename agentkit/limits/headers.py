@@ -15,7 +15,6 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
 
 from agentkit.base.hooks import read
 
@@ -28,7 +27,7 @@ _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6,
 _PART = re.compile(r"(\d+(?:\.\d+)?)(h|ms|us|µs|ns|m|s)")
 
 
-def headers_of(source: Any) -> dict[str, str]:
+def headers_of(source: object) -> dict[str, str]:
     """The headers of a response, an error or a mapping, with lowercase names; empty if there are none.
 
     >>> headers_of({"Retry-After": "2"})
@@ -42,7 +41,7 @@ def headers_of(source: Any) -> dict[str, str]:
         return {}
 
 
-def retry_after(source: Any) -> float | None:
+def retry_after(source: object) -> float | None:
     """Seconds the provider asks you to wait; None if it does not say.
 
     >>> retry_after({"retry-after": "2", "retry-after-ms": "300"})
@@ -60,7 +59,7 @@ def retry_after(source: Any) -> float | None:
     return seconds if seconds is not None and seconds > 0 else None
 
 
-def parse_rate_limits(source: Any) -> dict[str, tuple[float, float]]:
+def parse_rate_limits(source: object) -> dict[str, tuple[float, float]]:
     """Limit per minute and remaining amount of `requests` and `tokens`, from the `x-ratelimit-*` headers.
 
     >>> parse_rate_limits({"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "59"})

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Any
 
 from agentkit.base.arguments import number, whole
 from agentkit.limits.headers import MAX_RETRY_AFTER, parse_rate_limits, retry_after
@@ -172,7 +171,7 @@ class RateSchedule:
         self._own[kind] = number(f"{kind}_per_minute", limit, "use None for no limit", above=0, none=True)
         self._apply(kind, now)
 
-    def learn(self, answer: Any, now: float) -> None:
+    def learn(self, answer: object, now: float) -> None:
         """Apply the limits and the wait in a response's headers."""
         for kind, (limit, left) in parse_rate_limits(answer).items():
             if self._learned.get(kind) != limit:

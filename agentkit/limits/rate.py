@@ -92,7 +92,7 @@ class RateLimiter:
     def tokens_per_minute(self, limit: float | None) -> None:
         self._set("tokens", limit)
 
-    def update_from(self, answer: Any) -> None:
+    def update_from(self, answer: object) -> None:
         """Apply the headers of a response or an error: limits, what is left of them, and `Retry-After`.
 
         A provider's limit applies if it is lower than yours, or if you set none. A `Retry-After` of up to two minutes
@@ -101,7 +101,7 @@ class RateLimiter:
         self._schedule.learn(answer, self._enter())
         self._serve()
 
-    def cost(self, task: Any, agent: Any = None) -> float:
+    def cost(self, task: object, agent: object = None) -> float:
         """Tokens to reserve for a task: its estimate, plus what the agent adds; 0 if tokens are not limited."""
         if self.tokens_per_minute is None:
             return 0

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from agentkit.base.arguments import number
 from agentkit.base.hooks import read
@@ -90,7 +89,7 @@ class Reservation:
         return f"<Reservation of {self.tokens:g} tokens, started at {self.started:g} s>"
 
 
-def estimate_tokens(task: Any) -> int:
+def estimate_tokens(task: object) -> int:
     """Estimate of a task's tokens: a quarter of its characters, plus the limit on its answer if it names one.
 
     >>> estimate_tokens("What is a race condition?")
@@ -101,7 +100,7 @@ def estimate_tokens(task: Any) -> int:
     return math.ceil(len(str(task)) / 4) + (answer_bound(task) or 0)
 
 
-def answer_bound(task: Any, agent: Any = None) -> int | None:
+def answer_bound(task: object, agent: object = None) -> int | None:
     """The limit on the answer's tokens that the task names, or else the agent; None if there is none."""
     bounds = [task.get(name) if isinstance(task, Mapping) else read(task, name) for name in _ANSWER_BOUNDS]
     bounds.append(read(agent, "max_tokens"))

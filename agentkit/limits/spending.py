@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from agentkit.base.arguments import number, refusal
 from agentkit.base.hooks import read
@@ -127,7 +126,7 @@ class Prices:
         return (read * read_price + written * written_price) / 1e6
 
 
-def most_tokens(task: Any, agent: Any = None) -> tuple[int, int | None]:
+def most_tokens(task: object, agent: object = None) -> tuple[int, int | None]:
     """Upper bounds for the input and output tokens of a call; None if nothing limits the output.
 
     >>> most_tokens({"prompt": "What is a race condition?", "max_tokens": 300})

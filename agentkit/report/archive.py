@@ -105,7 +105,7 @@ def _error(reason: str | None) -> StoredError | None:
     return None if reason is None else StoredError(reason)
 
 
-def _held(name: str, value: Any) -> dict[str, Any]:
+def _held(name: str, value: object) -> dict[str, Any]:
     """Return a value under its name, or its repr under a name that says so."""
     if not isinstance(value, StoredRepr):
         try:
@@ -132,7 +132,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(type(value).__name__)
 
 
-def _named(key: str, value: Any) -> Any:
+def _named(key: str, value: object) -> Any:
     """Return the value of a dict's key, which may itself say that the value is a credential."""
     secret = isinstance(value, str) and _redacted(f"{key}={value}") == f"{_redacted(key)}=[hidden]"
     return "[hidden]" if secret else _plain(value)

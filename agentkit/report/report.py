@@ -355,7 +355,7 @@ def used(outcome: Outcome[Any, Any]) -> Usage | None:
     return usage_of(outcome.result) if outcome.usage is None else outcome.usage
 
 
-def _path(path: Any) -> Path:
+def _path(path: object) -> Path:
     if not isinstance(path, str | PathLike) or not str(path):
         raise refusal("path", "must be a path", path, "such as 'run.jsonl'", TypeError)
     return Path(path)

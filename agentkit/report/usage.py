@@ -52,7 +52,7 @@ class Usage:
         )
 
 
-def usage_of(result: Any) -> Usage | None:
+def usage_of(result: object) -> Usage | None:
     """What a call used, read from its result, or from the usage itself; None if it does not say.
 
     >>> usage_of({"usage": {"prompt_tokens": 900, "completion_tokens": 100}})
@@ -72,11 +72,11 @@ def usage_of(result: Any) -> Usage | None:
         return None
 
 
-def _read(source: Any, name: str) -> Any:
+def _read(source: object, name: str) -> Any:
     return source.get(name) if isinstance(source, Mapping) else getattr(source, name, None)
 
 
-def _tokens(usage: Any, names: tuple[str, ...]) -> int | None:
+def _tokens(usage: object, names: tuple[str, ...]) -> int | None:
     for name in names:
         value = _read(usage, name)
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _ENDLESS:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from asyncio import CancelledError
-from typing import Any, Literal
+from typing import Literal
 
 from agentkit.base.hooks import read
 from agentkit.limits import headers_of
@@ -95,7 +95,7 @@ def _by_type(error: BaseException) -> Kind:
     return "transient" if _NETWORK & {cls.__name__ for cls in type(error).__mro__} else "permanent"
 
 
-def status_of(error: Any) -> int | None:
+def status_of(error: object) -> int | None:
     """The HTTP status of an error; None if it has none."""
     for owner in (error, read(error, "response")):
         status = read(owner, "status_code")
