@@ -109,7 +109,8 @@ def _library_call(frames: Iterable[FrameType]) -> str:
     """Return the library function that waits for the future: `Lock.acquire`, `Queue.get`, `TaskGroup`."""
     inner: list[str] = []
     for frame in frames:
-        inner = [] if is_yours(frame) else [*inner, frame.f_code.co_qualname]
+        if frame.f_code.co_qualname != "Waiters.wait":  # the queue that agentkit's own primitives share
+            inner = [] if is_yours(frame) else [*inner, frame.f_code.co_qualname]
     for name in reversed(inner):
         if not name.rpartition(".")[2].startswith("_"):
             return name
