@@ -409,22 +409,18 @@ def test_timeline_says_what_was_waited_for() -> None:
 def test_timeline_of_a_run_under_a_rate_says_so() -> None:
     """Tasks that have a slot and wait for the rate do not wait for a slot; their calls are drawn as without a rate."""
 
-    async def agent(task: int) -> int:
-        await asyncio.sleep(1)
-        return task
-
-    async def main(limit: int) -> Report:
+    async def main(limit: int, seconds: float) -> Report:
         rate = RateLimiter(30)
-        return await ParallelAgentExecutor(limit, rate_limiter=rate).execute(range(4), agent)
+        return await ParallelAgentExecutor(limit, rate_limiter=rate).execute([seconds] * 4, asyncio.sleep)
 
     def words(report: Report) -> list[str]:
         return list(bars.key(events.rows(report), events.has_spans(report), 20))
 
-    wide, narrow = simulate(main, 4), simulate(main, 2)
+    wide, narrow = simulate(main, 4, 1), simulate(main, 2, 5)
     assert words(wide) == ["waiting for the rate", "running"]
     assert words(narrow) == ["waiting for a slot and for the rate", "running"]
     assert plots.queue_depth(wide).title == "Up to 3 agents wait for the rate, the longest for 6 s"
-    assert plots.queue_depth(narrow).title == "Up to 3 agents wait for a slot and for the rate, the longest for 6 s"
+    assert plots.queue_depth(narrow).title == "Up to 3 agents wait for a slot and for the rate, the longest for 7 s"
     assert repr(plots.timeline(wide)) == (
         "<Timeline: 4 agents, at most 1 in flight, 7 s, 4 succeeded; limit 4, waited 12 s, ran 4 s>"
     )

@@ -5,8 +5,7 @@ Guarantees: at most `limiter.limit` tasks in flight; every task taken from the s
 agent does to its asyncio task or to its context ends with that attempt; a run that could not begin holds nothing; when
 a run is over, no task, timer or slot of it is left. Not for threads; bound to the loop it began on.
 Strategy: the dispatcher does all the waiting of the run, in this order: for a task to do, for a slot, for what the
-attempt must be granted. Then it starts the attempt in an asyncio task and context of its own. Every attempt ends in
-`_attempt`.
+attempt must be granted. Then it starts the attempt in an asyncio task and context of its own.
 """
 
 from __future__ import annotations
@@ -21,9 +20,8 @@ from typing import Any, Generic
 
 from agentkit.base.clock import is_real
 from agentkit.executor.attempts import Attempts
-from agentkit.executor.call import UNFINISHED, forgotten_await
+from agentkit.executor.call import UNFINISHED, Nesting, NeverStarts, forgotten_await, inside
 from agentkit.executor.grants import Gate, Grant, refusal
-from agentkit.executor.nesting import Nesting, NeverStarts, inside
 from agentkit.executor.settings import Plan, open_bar
 from agentkit.executor.source import Source
 from agentkit.limits import BudgetExceeded
@@ -209,6 +207,7 @@ class Dispatcher(Generic[T, R]):
                     if not (holding := limiter.acquire_nowait()):
                         with self._nesting.queued():
                             holding = await limiter.acquire()
+                        gate.since = None
                     while self._paused:
                         if holding:
                             limiter.release()
@@ -404,6 +403,7 @@ class Dispatcher(Generic[T, R]):
     async def _hear(self) -> None:
         """Wait, as the dispatcher, until something has changed."""
         self._news = asyncio.get_running_loop().create_future()
+        self._gate.since = None  # a task that waits from here on waits for something else
         await self._news
 
     async def wait_until_over(self, waiting: Callable[[], Awaitable[Any]] | None = None) -> None:

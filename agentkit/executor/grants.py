@@ -73,6 +73,10 @@ class Gate:
         self.closed: tuple[Status, Exception] | None = None
         """Status and error of every task that would start from now on; None as long as tasks may start."""
 
+        self.since: float | None = None
+        """Since when tasks have been waiting here one after another, while a slot was free; None while none waits."""
+        self._what = ""  # what the last of them waited for
+
     def close(self, status: Status, error: Exception) -> None:
         """Let nothing more start."""
         self.closed, self.is_open = (status, error), False
@@ -103,12 +107,18 @@ class Gate:
         except BaseException:
             grant.give_back()
             raise
+        if outcome.started is None and not outcome.spans:  # it did not have to wait after those before it
+            with self._waiting(outcome, self._what):
+                pass
         return grant
 
     @contextmanager
     def _waiting(self, outcome: Outcome, what: str) -> Iterator[None]:
         """Note what a task waited for, so that a picture can tell it from waiting for a slot."""
         since = self._time()
+        if outcome.started is None and self.since is not None:  # it has waited while those before it did
+            since = max(self.since, self._began + outcome.submitted)
+        self.since, self._what = since if self.since is None else self.since, what
         try:
             yield
         finally:
