@@ -161,7 +161,7 @@ class ParallelAgentExecutor:
     async def execute(
         self,
         tasks: Tasks[T],
-        agent_fn: Plain[T, Any],
+        agent_fn: Callable[[T], Any],
         aggregator: Aggregator[T, R] | None = None,
         *,
         within: float | None = None,
@@ -194,7 +194,7 @@ class ParallelAgentExecutor:
         self, tasks: Tasks[T], agent_fn: Plain[T, R], *, within: float | None = None, cost: Cost[T] | None = None
     ) -> Run[T, R]: ...
     def start(
-        self, tasks: Tasks[T], agent_fn: Plain[T, Any], *, within: float | None = None, cost: Cost[T] | None = None
+        self, tasks: Tasks[T], agent_fn: Callable[[T], Any], *, within: float | None = None, cost: Cost[T] | None = None
     ) -> Run[T, Any]:
         """Begin at once and return the live `Run`; await it for the `Report`."""
         asyncio.get_running_loop()  # a clear RuntimeError outside a coroutine
@@ -211,7 +211,7 @@ class ParallelAgentExecutor:
         self, tasks: Tasks[T], agent_fn: Plain[T, R], *, ordered: bool = False, within: float | None = None
     ) -> Stream[T, R]: ...
     def stream(
-        self, tasks: Tasks[T], agent_fn: Plain[T, Any], *, ordered: bool = False, within: float | None = None
+        self, tasks: Tasks[T], agent_fn: Callable[[T], Any], *, ordered: bool = False, within: float | None = None
     ) -> Stream[T, Any]:
         """Return a `Stream` to iterate over with `async for`: outcomes as they finish, or in input order.
 
@@ -228,7 +228,7 @@ class ParallelAgentExecutor:
         self, tasks: Tasks[T], agent_fn: Plain[T, R], *, within: float | None = None, cost: Cost[T] | None = None
     ) -> list[R]: ...
     async def map(
-        self, tasks: Tasks[T], agent_fn: Plain[T, Any], *, within: float | None = None, cost: Cost[T] | None = None
+        self, tasks: Tasks[T], agent_fn: Callable[[T], Any], *, within: float | None = None, cost: Cost[T] | None = None
     ) -> list[Any]:
         """Return what `agent_fn` returned for each task, in the order of the input; the first failure ends it.
 
@@ -246,7 +246,7 @@ class ParallelAgentExecutor:
     async def call(self, task: T, agent_fn: Async[T, R]) -> R: ...
     @overload
     async def call(self, task: T, agent_fn: Plain[T, R]) -> R: ...
-    async def call(self, task: T, agent_fn: Plain[T, Any]) -> Any:
+    async def call(self, task: T, agent_fn: Callable[[T], Any]) -> Any:
         """Return what `agent_fn` returned for one task, under the same limits, retries and budget as a run.
 
         >>> asyncio.run(ParallelAgentExecutor(2).call("a", str.upper))
@@ -280,7 +280,7 @@ class ParallelAgentExecutor:
 
     def _plan(
         self,
-        agent_fn: Plain[T, Any],
+        agent_fn: Callable[[T], Any],
         within: float | None = None,
         *,
         on_error: OnError | None = None,
