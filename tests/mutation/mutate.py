@@ -45,13 +45,13 @@ import pytest
 from hypothesis import Phase, settings
 
 ROOT = Path(__file__).resolve().parents[2]
-TESTS = {
-    "semaphore": ("test_semaphore.py", "test_adaptive.py"),
-    "limits": ("test_budget.py", "test_rate.py", "test_rate_client.py", "test_budget_runs.py", "test_retry.py"),
-    "retry": ("test_retry.py",),
-    "locks": ("test_locks.py",),
-    "state": ("test_state.py",),
-    "executor": ("test_executor.py", "test_run.py", "test_executor_limits.py", "test_call.py"),
+TESTS = {  # room -> its tests, as tests/test_NAME.py
+    "semaphore": ("semaphore", "adaptive", "waiters"),
+    "limits": ("budget", "rate", "rate_client", "budget_runs", "retry"),
+    "retry": ("retry",),
+    "locks": ("locks", "waiters"),
+    "state": ("state",),
+    "executor": ("executor", "run", "executor_limits", "call", "map", "traps", "doors"),
 }
 PASS_MARK, MOST_EQUIVALENTS = 0.90, 0.05
 MEMORY = 4 << 30  # bytes of address space per mutant
@@ -208,7 +208,7 @@ def fork(mutant: Mutant, output: int, cpu_seconds: int) -> int:
         sys.meta_path.insert(0, loader)
         importlib.import_module(loader.name)
         options = ["-x", "-q", "-p", "no:cacheprovider", "--timeout=30", "--tb=short", "--assert=plain"]
-        paths = [*(f"tests/{file}" for file in TESTS[mutant.room]), f"agentkit/{mutant.room}"]
+        paths = [*(f"tests/test_{name}.py" for name in TESTS[mutant.room]), f"agentkit/{mutant.room}"]
         code = int(pytest.main([*options, *paths], plugins=[sys.modules[__name__]]))
         names = [name for name in sys.modules if name.split(".")[0] not in ("agentkit", "tests", "conftest")]
         print(END, *names, flush=True)
