@@ -5,8 +5,8 @@ facts in words as its `repr`, the same facts as numbers in `.facts`. Importing t
 nor pandas.
 
 Charts: `timeline.py` (a row per agent), `in_flight.py` (calls over time, also of several runs side by side),
-`queues.py` (waiting over time), `lanes.py` (threads, and interleaved tasks), `distributions.py` (latencies, results), `curves.py` (measured points), `traffic.py`
-(token bucket, retry storm), `cost.py` (tokens and money).
+`queues.py` (waiting over time), `lanes.py` (threads, and interleaved tasks), `distributions.py` (latencies, results),
+`curves.py` (measured points), `traffic.py` (token bucket, retry storm), `cost.py` (tokens and money).
 Shared, lowest first: `style.py` (palette, page, legend), `chart.py` (`Chart`, numbers in words), `events.py` (a report
 as intervals), `facts.py` (facts of a run), `spans.py` (named spans), `bars.py` (rows, in-flight curve, axes).
 """
