@@ -1,17 +1,15 @@
 """Teams of agents on an executor.
 
-`teams`: one after another, or concurrently. `coordinator`: a lead that plans and joins; `routing` checks the plans.
-`pipeline`: stages with queues between them; `stage` runs one of them. `turns`: what teams and coordinators share.
+`teams`: one after another, or concurrently. `coordinator`: a lead that plans and joins. `pipeline`: stages with queues
+between them; `stage` runs one of them.
 """
 
 from __future__ import annotations
 
 from agentkit.agent import Agent
-from agentkit.orchestration.coordinator import CoordinatorOrchestrator
+from agentkit.orchestration.coordinator import CoordinatorOrchestrator, RoutingError
 from agentkit.orchestration.pipeline import Pipeline
-from agentkit.orchestration.routing import RoutingError
-from agentkit.orchestration.teams import ParallelOrchestrator, SequentialOrchestrator
-from agentkit.orchestration.turns import AgentResult, Results
+from agentkit.orchestration.teams import AgentResult, ParallelOrchestrator, Results, SequentialOrchestrator
 from agentkit.state import ConversationState
 
 __all__ = [

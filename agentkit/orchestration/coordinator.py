@@ -1,33 +1,33 @@
 """A lead agent that plans, delegates to specialists that run concurrently, and joins their answers.
 
-What it holds: `CoordinatorOrchestrator`, `RunLog`, and `RoutingError` for a plan that cannot be executed.
+What it holds: `CoordinatorOrchestrator`, `Coordinated`, and `RoutingError` for a plan that cannot be executed.
 Guarantees: a plan is checked before any specialist starts; a specialist that is slow (with a deadline or a quorum) or
-fails does not block the others, and is in the results; earlier answers are kept when a later round fails; only one task
-changes the state, in the order of the plan.
-Strategy: each step is a run of one executor: the plan, the specialists, the join. The deadline is the `within` of the
-specialists' run, a quorum cancels that run once enough have answered, and `RunLog` merges the logs of all steps.
-Opened by the decision guide.
+fails does not block the others, and is in the results; earlier answers are kept when a later round fails.
+Strategy: the plan, the specialists and the join are runs of one executor, whose logs are merged. The deadline is the
+`within` of the specialists' run, and a quorum cancels that run. Opened by the decision guide.
 """
 
 from __future__ import annotations
 
+import inspect
+import json
 from asyncio import CancelledError, get_running_loop
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from agentkit.agent import Reply
-from agentkit.base.arguments import attribute, function, instance, refusal, seconds, text, whole
+from agentkit.base.arguments import attribute, function, instance, items, refusal, seconds, shown, text, whole
 from agentkit.base.hooks import called
 from agentkit.executor import ParallelAgentExecutor
 from agentkit.executor.call import is_async
 from agentkit.executor.run import Handle
-from agentkit.orchestration.routing import RoutingError, briefs_of, by_name, joined_by, routed
-from agentkit.orchestration.turns import (
+from agentkit.orchestration.teams import (
     AgentResult,
-    Coordinated,
+    Results,
     ask,
+    asking,
     checked,
     context_fingerprint,
     executor_for,
@@ -43,48 +43,70 @@ from agentkit.report.usage import Usage
 from agentkit.semaphore import CapacityLimiter
 from agentkit.state.conversation import ConversationState
 
-__all__ = ["CoordinatorOrchestrator", "RoutingError", "RunLog"]
+__all__ = ["Coordinated", "CoordinatorOrchestrator", "RoutingError"]
 
 Stream = AsyncGenerator[AgentResult, None]
 
 
-class RunLog:
-    """The logs of several runs, one after another, as one log on one clock.
+class RoutingError(ValueError):
+    """A router's plan cannot be executed. Remedy: correct it, or retry with `RetryPolicy(on=RoutingError)`."""
 
-    Each run counts seconds from its own start; here they count from the start of the log. Outcomes are numbered in the
-    order in which they were added. Inside a task of another executor, each turn and the spans inside it are also added
-    to that task as spans, so that the outer timeline shows the whole tree.
+
+class Coordinated(Results):
+    """The results of a coordinated run: in each round, the specialists' in the order of the plan, then the lead's."""
+
+    answer: Any = None
+    """The lead's answer; None if there was nothing to join."""
+    rounds: int = 0
+    """Number of plans that were executed."""
+    stopped: str | None = None
+    """Why it ended early; None if the answer was good enough or all rounds were used."""
+
+    @property
+    def usage(self) -> Any:
+        """The total cost of all turns, if the agents report it."""
+        return self.report.summary.usage
+
+
+class _Work:
+    """One question being worked on, and the log of its runs, one after another, on one clock.
+
+    Each run counts seconds from its own start; here they count from the start of the work. Inside a task of another
+    executor, each turn and the spans inside it are also spans of that task, so the outer timeline shows the whole tree.
     """
 
-    def __init__(self) -> None:
-        self.began = get_running_loop().time()
-        self.outcomes: list[Outcome] = []
-        self.limits: list[tuple[float, float]] = []
+    def __init__(self, question: Any, initial_state: ConversationState | None) -> None:
+        self.question, self.state = question, start(initial_state)
+        self.fingerprint = context_fingerprint(self.state)  # of the initial state
+        self.results: list[AgentResult] = []
+        self.answer: Any = None
+        self.rounds = 0
+        self.stopped: str | None = None
+        self._began = get_running_loop().time()
+        self._outcomes: list[Outcome] = []
+        self._limits: list[tuple[float, float]] = []
         self._outer = current.get()
-        self._shift = 0.0 if self._outer is None else self.began - clock.get()[1]
+        self._shift = 0.0 if self._outer is None else self._began - clock.get()[1]
 
     def add(self, run: Handle, outcomes: Sequence[Outcome], *, limits: bool = True) -> None:
         """Add a run's outcomes and, unless `limits` is false, the changes of its limit."""
-        by = run.began - self.began
+        by = run.began - self._began
         if limits:
-            self.limits += [(at + by, limit) for at, limit in run.limits]
+            self._limits += [(at + by, limit) for at, limit in run.limits]
         for outcome in outcomes:
             _shift(outcome, by)
-            outcome.task_id = len(self.outcomes)
-            self.outcomes.append(outcome)
-            self._add_to_outer(outcome)
+            outcome.task_id = len(self._outcomes)
+            self._outcomes.append(outcome)
+            if self._outer is None or outcome.started is None or outcome.finished is None:
+                continue
+            who = label(outcome)
+            self._outer.add_span(who, outcome.started + self._shift, outcome.finished + self._shift)
+            for s in outcome.spans:
+                self._outer.add_span(f"{s.name} · {who}", s.started + self._shift, s.finished + self._shift)
 
-    def report(self, stopped: str | None = None) -> Report:
-        """Return the whole log as one report."""
-        return Report(self.outcomes, limits=self.limits, stopped=stopped)
-
-    def _add_to_outer(self, outcome: Outcome) -> None:
-        if self._outer is None or outcome.started is None or outcome.finished is None:
-            return
-        who, by = label(outcome), self._shift
-        self._outer.add_span(who, outcome.started + by, outcome.finished + by)
-        for s in outcome.spans:
-            self._outer.add_span(f"{s.name} · {who}", s.started + by, s.finished + by)
+    def report(self) -> Report:
+        """Return the log so far."""
+        return Report(self._outcomes, limits=self._limits, stopped=self.stopped)
 
 
 def _shift(outcome: Outcome, by: float) -> None:
@@ -97,20 +119,6 @@ def _shift(outcome: Outcome, by: float) -> None:
             replace(a, started=a.started + by, finished=a.finished + by) for a in outcome.attempt_log
         )
     outcome.span_log = [replace(s, started=s.started + by, finished=s.finished + by) for s in outcome.spans]
-
-
-@dataclass(slots=True)
-class _Work:
-    """One question being worked on."""
-
-    question: Any
-    state: ConversationState
-    fingerprint: dict[str, str]  # of the initial state
-    log: RunLog = field(default_factory=RunLog)
-    results: list[AgentResult] = field(default_factory=list)
-    answer: Any = None
-    rounds: int = 0
-    stopped: str | None = None
 
 
 class CoordinatorOrchestrator:
@@ -167,7 +175,7 @@ class CoordinatorOrchestrator:
         for what, lead in (("router", router), ("synthesizer", synthesizer)):
             if not (callable(getattr(lead, "process", lead)) or (what == "synthesizer" and lead is None)):
                 raise refusal(what, "must be an agent or a function of the question and more", lead, kind=TypeError)
-        self.specialists = by_name(specialists, name)
+        self.specialists = _by_name(specialists, name)
         """The specialists by name."""
         self.executor = executor_for(max_concurrency, 5, executor)
         self.deadline, self.quorum, self.rounds = deadline, quorum, rounds
@@ -177,17 +185,19 @@ class CoordinatorOrchestrator:
         self, question: Any, initial_state: ConversationState | None = None
     ) -> tuple[ConversationState, Coordinated]:
         """Work on one question; return the final state and the results, with `.answer` and `.report`."""
-        work = _begin(question, initial_state)
+        work = _Work(question, initial_state)
         async with aclosing(self._steps(work)) as steps:
             async for _ in steps:
                 pass
-        return work.state, self._results(work)
+        results = Coordinated(work.results, work.report())
+        results.answer, results.rounds, results.stopped = work.answer, work.rounds, work.stopped
+        return work.state, results
 
     run = run_coordinated
 
     async def stream(self, question: Any, initial_state: ConversationState | None = None) -> Stream:
         """Work on one question and yield each result when it is ready: specialists as they finish, then the lead."""
-        work = _begin(question, initial_state)
+        work = _Work(question, initial_state)
         async with aclosing(self._steps(work)) as steps:
             async for result in steps:
                 yield result
@@ -233,8 +243,7 @@ class CoordinatorOrchestrator:
 
     async def _plan(self, work: _Work, number: int) -> dict[str, str]:
         async def plan(task: dict[str, Any]) -> dict[str, str]:
-            said = await routed(self.router, self.name, work.question, work.state, self.specialists)
-            return briefs_of(said, self.specialists, number)
+            return _briefs_of(await self._routed(work), self.specialists, number)
 
         outcome = await self._alone(work, "plans", plan, number)
         if outcome.status == "success":
@@ -243,7 +252,7 @@ class CoordinatorOrchestrator:
             error = outcome.error or RuntimeError("the router failed")
             if isinstance(error, CancelledError):  # raised unchanged, it would look as if the caller were cancelled
                 error = RuntimeError(f"the plan of {self.name!r} was cut off: {record(outcome).error}")
-            attach(error, work.log.report(), f"the plan of {self.name!r} failed")
+            attach(error, work.report(), f"the plan of {self.name!r} failed")
             raise error
         work.stopped = f"round {number}: the plan failed: {record(outcome).error}"
         return {}
@@ -255,11 +264,12 @@ class CoordinatorOrchestrator:
             agent = self.specialists[name]  # a plain function sees only the brief
             context = self._fingerprint(work) if hasattr(agent, "process") else work.fingerprint
             tasks.append(turn(agent, name, brief, round=number, **context))
+        call = asking(self.specialists, lambda: work.state, self.name)
         results: dict[str, AgentResult] = {}
         outcomes: list[Outcome] = []
         cut, answered = None, 0
         with span("waiting for specialists"):
-            async with self.executor.stream(tasks, self._specialist(work.state), within=self.deadline) as run:
+            async with self.executor.stream(tasks, call, within=self.deadline) as run:
                 async for outcome in run:
                     cut = cut or _why(run)
                     outcomes.append(outcome)
@@ -275,7 +285,7 @@ class CoordinatorOrchestrator:
             results[task["agent"]] = record(outcomes[-1], cut)
             yield results[task["agent"]]
         places = list(briefs)
-        work.log.add(run, sorted(outcomes, key=lambda outcome: places.index(outcome.task["agent"])))
+        work.add(run, sorted(outcomes, key=lambda outcome: places.index(outcome.task["agent"])))
         for name in briefs:
             work.results.append(results[name])
             work.state = fold(work.state, None, results[name])
@@ -283,13 +293,6 @@ class CoordinatorOrchestrator:
     def _fingerprint(self, work: _Work) -> dict[str, str]:
         """Return the fingerprint of everything said so far, by which a journal tells equal prompts apart."""
         return work.fingerprint if self.executor.journal is None else context_fingerprint(work.state)
-
-    def _specialist(self, context: ConversationState) -> Callable[[dict[str, Any]], Any]:
-        async def call(task: dict[str, Any]) -> Any:
-            return await ask(self.specialists[task["agent"]], task["agent"], task["prompt"], context)
-
-        call.__qualname__ = self.name  # how a journal names the work
-        return call
 
     async def _join(self, work: _Work, number: int) -> AgentResult:
         """Have the lead join the answers so far; an answer of an earlier round is kept unless there is a newer one."""
@@ -301,8 +304,7 @@ class CoordinatorOrchestrator:
         else:
 
             async def join(task: dict[str, Any]) -> Any:
-                said = await joined_by(self.synthesizer, self.name, work.question, answers, work.state)
-                return checked(said, self.name)
+                return checked(await self._joined(work, answers), self.name)
 
             joined = record(await self._alone(work, "joins", join, number))
         work.results.append(joined)
@@ -319,20 +321,93 @@ class CoordinatorOrchestrator:
         call.__qualname__ = self.name  # how a journal names the work
         async with executor.stream([task], call) as run:
             outcomes = [outcome async for outcome in run]
-        work.log.add(run, outcomes, limits=paid)
+        work.add(run, outcomes, limits=paid)
         return outcomes[0]
 
-    def _results(self, work: _Work) -> Coordinated:
-        results = Coordinated(work.results, work.log.report(work.stopped))
-        results.answer, results.rounds, results.stopped = work.answer, work.rounds, work.stopped
-        return results
+    async def _routed(self, work: _Work) -> Any:
+        """Return the router's plan, unchecked; an agent gets a list of the specialists and is asked for JSON."""
+        if hasattr(self.router, "process"):
+            known = "\n".join(f"- {who}: {getattr(a, 'instructions', '')}" for who, a in self.specialists.items())
+            prompt = f"{work.question}\n\nSpecialists:\n{known}\n\nAnswer with a JSON object: name to brief."
+            return await ask(self.router, self.name, prompt, work.state)
+        plan = self.router(work.question, work.state)
+        return await plan if inspect.isawaitable(plan) else plan
 
-
-def _begin(question: Any, initial_state: Any) -> _Work:
-    state = start(initial_state)
-    return _Work(question, state, context_fingerprint(state))
+    async def _joined(self, work: _Work, answers: dict[str, Any]) -> Any:
+        """Return the synthesizer's answer; without a synthesizer, one line per specialist."""
+        listed = "\n".join(f"{who}: {answer}" for who, answer in answers.items())
+        if self.synthesizer is None:
+            return listed
+        if hasattr(self.synthesizer, "process"):
+            return await ask(self.synthesizer, self.name, f"{work.question}\n\n{listed}", work.state)
+        joined = self.synthesizer(work.question, answers)
+        return await joined if inspect.isawaitable(joined) else joined
 
 
 def _why(run: Handle) -> str | None:
     """Return why a run was stopped early, if it was."""
     return "timeout" if run.timed_out else run.stopped
+
+
+def _briefs_of(plan: Any, specialists: Mapping[str, Any], number: int) -> dict[str, str]:
+    """Check the plan of round `number` and return it; from round 2 it may be empty.
+
+    >>> _briefs_of('Here it is: {"lawyer": "Is it allowed?"}', {"lawyer": None}, 1)
+    {'lawyer': 'Is it allowed?'}
+    """
+    known = ", ".join(map(repr, specialists))
+    pairs = _pairs(plan, known)
+    if not pairs and number == 1:
+        raise RoutingError(f"the router named nobody, got {plan!r:.120}; name at least one of {known}")
+    briefs: dict[str, str] = {}
+    for name, brief in pairs:
+        if name not in specialists:
+            raise RoutingError(f"the router named a stranger, {name!r}; the specialists are {known}")
+        if name in briefs:
+            raise RoutingError(f"the router named {name!r} twice; write one brief for each specialist")
+        if not isinstance(brief, str) or not brief.strip():
+            raise RoutingError(f"the brief for {name!r} must be a text that is not empty, got {brief!r:.60}")
+        briefs[name] = brief
+    return briefs
+
+
+def _by_name(specialists: Any, lead: str) -> dict[str, Any]:
+    """Return the specialists by name; the names differ from each other and from `lead`."""
+    if isinstance(specialists, Mapping):
+        found = dict(specialists)
+    else:
+        listed = items("specialists", specialists, "give agents, or {name: agent}")
+        names = [getattr(agent, "name", None) for agent in listed]
+        if None in names:
+            place, remedy = names.index(None), "derive it from agentkit.Agent, or hand in {name: agent}"
+            raise refusal(f"specialists[{place}]", "must have a name", listed[place], remedy, TypeError)
+        twice = sorted({str(name) for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"specialists must have different names, got {', '.join(twice)} more than once")
+        found = dict(zip(names, listed, strict=True))
+    for name, agent in found.items():
+        if not callable(getattr(agent, "process", agent)):
+            rule = "must be an agent or a function of the brief"
+            raise refusal(f"specialists[{shown(name)}]", rule, agent, kind=TypeError)
+    if not found or lead in found:
+        rule = f"none of the name of the lead, {lead!r}" if found else "at least one"
+        raise ValueError(f"specialists must be {rule}, got {', '.join(found) or 'nobody'}; give name= or rename it")
+    return found
+
+
+def _pairs(plan: Any, known: str) -> list[tuple[Any, Any]]:
+    """Return a plan as pairs; a string is read as JSON, also inside a code fence."""
+    said = plan
+    if isinstance(plan, Reply):
+        plan = plan.text
+    if isinstance(plan, str):
+        try:
+            plan = json.loads(plan[plan.index("{") : plan.rindex("}") + 1] if "{" in plan else plan)
+        except ValueError:
+            raise RoutingError(f"the router's answer is not JSON: {said!r:.120}; it must name {known}") from None
+    if plan is None:
+        return []
+    pairs = list(plan.items()) if isinstance(plan, Mapping) else plan
+    if not isinstance(pairs, list | tuple) or not all(isinstance(p, list | tuple) and len(p) == 2 for p in pairs):
+        raise RoutingError(f"the router must return {{name: brief}} or pairs (name, brief), got {said!r:.120}")
+    return [(name, brief) for name, brief in pairs]

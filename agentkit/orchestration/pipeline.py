@@ -1,13 +1,11 @@
 """Stages joined by bounded queues: the slowest stage sets the pace, and the stages before it wait for it.
 
 What it holds: `Pipeline`, `Flow` (a running pipeline, to iterate over), `StageStatistics`.
-Guarantees: at most `max_queue` items wait between two stages, and finished items that do not fit keep their workers
-blocked: that is backpressure. An item that fails goes straight to the output, with its error. Leaving early, by
-`break`, an error or cancellation, ends all stages. Memory does not grow with the input, which may be endless.
-Strategy: a stage is a `stream` of an executor, whose source is the queue before it. A stage takes another item only
-while the items it took and the next stage has not are fewer than its concurrency plus the queue (credit-based flow
-control).
-Opened by notebook 08.
+Guarantees: at most `max_queue` items wait between two stages; finished items that do not fit keep their workers blocked
+(backpressure). An item that fails goes straight to the output, with its error. Leaving early, by `break`, an error or
+cancellation, ends all stages. Memory does not grow with the input, which may be endless.
+Strategy: a stage is a `stream` of an executor whose source is the queue before it; it takes another item only while it
+has room for it (credit-based flow control). Opened by notebook 08.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from typing import Any
 from agentkit.base import arguments
 from agentkit.base.arguments import attribute, choice, instance, refusal, whole
 from agentkit.executor import ParallelAgentExecutor
-from agentkit.orchestration.stage import Intake, Output, StageRunner, StageStatistics
+from agentkit.orchestration.stage import Intake, Queue, StageRunner, StageStatistics
 from agentkit.report import Report, attach
 from agentkit.report.outcome import Outcome
 
@@ -102,7 +100,7 @@ class Flow:
         self.stopped: str | None = None
         """Why the flow ended before its input was used up; None if it did not."""
         self._error: BaseException | None = None  # from the source, or from a stage's run
-        self._intake, self._out = Intake(items), Output()
+        self._intake, self._out = Intake(items), Queue()
         last = len(pipeline.stages) - 1
         self._runners = [
             StageRunner(*stage, pipeline.max_queue, self._out, last=place == last)
@@ -145,17 +143,15 @@ class Flow:
             task.cancel()
         self._out.close()
 
-    async def next_outcome(self) -> Outcome | None:
-        """Return the next outcome; None after the last."""
+    async def next_outcome(self) -> Outcome:
+        """Return the next outcome; raises `StopAsyncIteration` after the last."""
         try:
             item = await self._out.get()
         except asyncio.CancelledError:
             await self.aclose()
             raise
         if item is None:
-            if self._error is not None:
-                raise self._error
-            return None
+            raise self._error or StopAsyncIteration
         if self._raises and item.error is not None:
             await self.aclose()
             raise _named(item)
@@ -171,26 +167,27 @@ class Flow:
             return
         loop = asyncio.get_running_loop()
         self._intake.began = loop.time()
-        upstream: Intake | StageRunner = self._intake
+        upstream: Intake | Queue = self._intake
         for runner in self._runners:
             runner.connect(upstream, self._intake.began)
-            upstream = runner
+            upstream = runner.queue
         self._tasks = [loop.create_task(self._run_stage(place)) for place in range(len(self._runners))]
         self._stages_left = len(self._tasks)
 
     async def _run_stage(self, place: int) -> None:
         """Run a stage to its end, then stop the stages before it, since nothing takes their items any more."""
+        runner = self._runners[place]
         try:
-            await self._runners[place].work()
-            self.stopped = self.stopped or self._runners[place].ended_early
+            await runner.work()
+            self.stopped = self.stopped or runner.ended_early
         except asyncio.CancelledError:
             raise
         except BaseException as error:
             self._error = self._error or error
         finally:
             for earlier in self._runners[:place]:
-                earlier.stop(f"stage {self._runners[place].name!r} has ended")
-            self._runners[place].close()
+                earlier.stop(f"stage {runner.name!r} has ended")
+            runner.queue.close()
             self._stages_left -= 1
             if not self._stages_left:
                 self._out.close()
@@ -208,10 +205,7 @@ class _FlowReader:
         return self
 
     async def __anext__(self) -> Outcome:
-        outcome = await self._flow.next_outcome()
-        if outcome is None:
-            raise StopAsyncIteration
-        return outcome
+        return await self._flow.next_outcome()
 
     def __del__(self) -> None:
         self._flow.stop()

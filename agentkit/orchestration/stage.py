@@ -1,18 +1,17 @@
 """One stage of a running pipeline: the items it has taken, and the queue of finished items behind it.
 
-What it holds: `StageRunner` and its `StageStatistics`; `Intake` and `Output`, the two ends of the pipeline.
+What it holds: `StageRunner` and its `StageStatistics`; `Intake`, the input; `Queue`, behind a stage or the last one.
 Guarantees: the items a stage has taken and the next one has not are never more than its concurrency plus the queue;
 every item taken is output exactly once: finished, failed or cancelled.
-Strategy: a stage runner is the source of its own run, and the queue from which the next stage takes. An item has one
-`Outcome` from end to end, to which every stage adds a span.
-Opened by notebook 08.
+Strategy: a stage runner is the source of its own run. An item has one `Outcome` from end to end, to which every stage
+adds a span. Opened by notebook 08.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, Sized
+from collections.abc import AsyncIterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +19,7 @@ from agentkit.executor import ParallelAgentExecutor
 from agentkit.executor.stream import Stream
 from agentkit.report.outcome import Outcome
 
-__all__ = ["Intake", "Output", "StageRunner", "StageStatistics"]
+__all__ = ["Intake", "Queue", "StageRunner", "StageStatistics"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +32,12 @@ class StageStatistics:
     """Items it may work on at the same time."""
     in_flight: int
     """Items it works on now."""
-    succeeded: int
-    """Items it has finished."""
-    failed: int
-    """Items that failed, timed out or were cancelled in this stage."""
     queue_depth: int
     """Finished items in the queue behind it."""
     blocked: int
     """Finished items that do not fit into the queue; each blocks a worker."""
     peak_queue_depth: int
     """The most items that were ever in the queue behind it."""
-    busy: float
-    """Seconds of work, summed over all its workers."""
 
 
 class Intake:
@@ -74,8 +67,8 @@ class Intake:
         return [Outcome(number, item, error=asyncio.CancelledError(f"not started: {reason}")) for number, item in left]
 
 
-class Output:
-    """The output queue: items that the last stage finished, and those that failed in any stage."""
+class Queue:
+    """Finished items, each with the stage it counts against until it is taken."""
 
     def __init__(self) -> None:
         self._items: deque[tuple[Outcome, StageRunner]] = deque()
@@ -83,12 +76,12 @@ class Output:
         self._closed = False
 
     def put(self, item: Outcome, runner: StageRunner) -> None:
-        """Add an item; it counts against its stage until it is read."""
+        """Add an item."""
         self._items.append((item, runner))
         self._news.set()
 
     def close(self) -> None:
-        """Mark the end of the output."""
+        """Mark the end of the items."""
         self._closed = True
         self._news.set()
 
@@ -103,27 +96,31 @@ class Output:
         runner.hand_on()
         return item
 
+    def drain(self) -> Iterator[Outcome]:
+        """Remove the items; they still count against their stages."""
+        while self._items:
+            yield self._items.popleft()[0]
+
 
 class StageRunner:
-    """Runs one stage. Its own run iterates over it, and the next stage calls `get`."""
+    """Runs one stage. Its own run iterates over it, and the next stage takes from its `queue`."""
 
     def __init__(
-        self, name: str, fn: Any, executor: ParallelAgentExecutor, max_queue: int, out: Output, *, last: bool
+        self, name: str, fn: Any, executor: ParallelAgentExecutor, max_queue: int, out: Queue, *, last: bool
     ) -> None:
         self.name, self._fn, self._executor = name, fn, executor
         self._max_queue, self._out, self._last = max_queue, out, last
         self._inside: dict[int, Outcome] = {}  # items in this stage, by their number in its run
-        self._queue: deque[Outcome] = deque()  # finished, for the next stage to take
-        self._news, self._room = asyncio.Event(), asyncio.Event()
-        self._taken = self._finished = self._passed = self._failed = self._peak = 0
-        self._busy = self._began = 0.0
-        self._closed = self._stopped = self._at_end = False
+        self.queue = Queue()
+        """Finished items, for the next stage to take."""
+        self._room = asyncio.Event()
+        self._taken = self._finished = self._passed = self._peak = 0
+        self._stopped = self._at_end = False
         self.ended_early: str | None = None
         """Why its run ended before its input did; None if it did not."""
-        self._upstream: Any = None
         self._run: Stream | None = None
 
-    def connect(self, upstream: Any, began: float) -> None:
+    def connect(self, upstream: Intake | Queue, began: float) -> None:
         """Set where items come from, and when the flow began."""
         self._upstream, self._began = upstream, began
         self._run = self._executor.stream(self, self._fn)
@@ -144,25 +141,8 @@ class StageRunner:
         self._stopped = True
         if self._run is not None:
             self._run.stop("cancelled", reason)
-        while self._queue:
-            self._lose(self._queue.popleft())
-
-    def close(self) -> None:
-        """Mark the end of this stage's items."""
-        self._closed = True
-        self._news.set()
-
-    # -- called by the next stage -------------------------------------------------------------------------------------
-
-    async def get(self) -> Outcome | None:
-        """Return the next finished item; None after the last."""
-        while not self._queue:
-            if self._closed:
-                return None
-            self._news.clear()
-            await self._news.wait()
-        self.hand_on()
-        return self._queue.popleft()
+        for item in self.queue.drain():
+            self._lose(item)
 
     def hand_on(self) -> None:
         """Count one finished item as taken."""
@@ -196,7 +176,6 @@ class StageRunner:
         if outcome.status != "success":
             item.result = None
             item.end(outcome.status, outcome.error, finished)
-            self._failed += 1
             self._out.put(item, self)
             return
         item.result = outcome.result
@@ -207,12 +186,10 @@ class StageRunner:
         elif self._stopped:
             self._lose(item)
         else:
-            self._queue.append(item)
-            self._news.set()
+            self.queue.put(item, self)
 
     def _note(self, item: Outcome, outcome: Outcome, started: float, finished: float, shift: float) -> None:
         """Add the spans of this stage to the item's outcome."""
-        self._busy += finished - started
         if item.started is None:
             item.started = started
         elif started > (before := max(s.finished for s in item.spans)):
@@ -222,7 +199,6 @@ class StageRunner:
         item.add_span(self.name, started, finished)
 
     def _lose(self, item: Outcome) -> None:
-        self._failed += 1
         error = asyncio.CancelledError(f"not handed on from {self.name!r}: the flow had ended")
         item.result = None
         item.end("cancelled", error, item.finished or 0.0)
@@ -230,13 +206,10 @@ class StageRunner:
 
     def statistics(self) -> StageStatistics:
         """Return the state of the stage now."""
-        waiting = self._finished - self._passed
+        waiting, limit = self._finished - self._passed, self._executor.limiter.limit
         in_flight = 0 if self._run is None else self._run.statistics().in_flight
         queued = min(waiting, self._max_queue)
-        done, limit = self._finished - self._failed, self._executor.limiter.limit
-        return StageStatistics(
-            self.name, limit, in_flight, done, self._failed, queued, waiting - queued, self._peak, self._busy
-        )
+        return StageStatistics(self.name, limit, in_flight, queued, waiting - queued, self._peak)
 
     def __repr__(self) -> str:
         now = self.statistics()
