@@ -1,18 +1,16 @@
 """Results as JSON that decodes to equal values, and keys that are the same in every process.
 
 What it holds: `Codec` (results to JSON and back) and `stable_key` (what identifies a task in another process).
-Guarantees: a value that would not decode to an equal one is refused, and so is a task whose key would differ from one
-process to the next.
-Strategy: JSON, with a mark for types that JSON does not have: `{"!": "tuple", ...}`. Decoding never imports code: it
-creates objects only of the classes it was given.
-Opened by the decision guide, with `agentkit.journal`.
+Guarantees: a value that would not decode to an equal one is refused, and so is a task whose key would differ between
+processes. Decoding never imports code: it creates objects only of the classes it was given.
+Strategy: JSON, with a mark for types that JSON does not have: `{"!": "tuple", ...}`. Opened by the decision guide.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
 from hashlib import sha256
 from json.encoder import encode_basestring_ascii as quoted
@@ -52,7 +50,8 @@ class Codec:
                 raise TypeError(f"types must be dataclasses, got {cls!r}; for other results return a dict")
             if self._types.setdefault(cls.__name__, cls) is not cls:
                 raise ValueError(f"types must have different names, got {cls.__name__} twice; rename one of them")
-        self._from_json = json.JSONDecoder(object_hook=self._restored).decode
+        self.decode: Callable[[str], Any] = json.JSONDecoder(object_hook=self._restored).decode
+        """Returns the value that was encoded as a line."""
 
     def encode(self, value: Any) -> str:
         """Return one line of JSON; raises `TypeError` for a value that would not decode to an equal one."""
@@ -69,10 +68,6 @@ class Codec:
                 except TypeError:  # the endpoint left something out
                     pass
         return quoted(value) if type(value) is str else _to_json(self._marked(value))
-
-    def decode(self, line: str) -> Any:
-        """Return the value that was encoded as `line`."""
-        return self._from_json(line)
 
     def _marked(self, value: Any) -> Any:
         kind = type(value)
@@ -152,7 +147,6 @@ def _stable(task: Any) -> Any:
         return {_MARK: kind.__qualname__} | {f.name: _stable(getattr(task, f.name)) for f in fields(task)}
     said = repr(task)
     if _UNSTABLE.search(said):
-        raise TypeError(
-            f"a task of type {kind.__name__} has no stable key ({said:.60}); give Journal(..., key=function)"
-        )
+        what = f"a task of type {kind.__name__}"
+        raise TypeError(f"{what} has no stable key ({said:.60}); give Journal(..., key=function)")
     return {_MARK: said}

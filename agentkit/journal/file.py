@@ -2,11 +2,9 @@
 
 What it holds: `JournalFile` and `JournalError`.
 Guarantees: the operating system has a line before `append` returns, so the line survives the death of the process
-(and, with `sync`, a power cut); a line that was only partly written is removed, kept in memory, and written with the
-next one.
+(and, with `sync`, a power cut); a line that was partly written is removed, kept in memory, and written with the next.
 Strategy: unbuffered appends, one system call each; an advisory lock (flock) where the system has one; on opening, a
-torn last line, which a crash may leave, is cut off.
-Opened by the decision guide, with `agentkit.journal`.
+torn last line, which a crash may leave, is cut off. Opened by the decision guide.
 """
 
 from __future__ import annotations
@@ -95,7 +93,10 @@ class JournalFile:
                 os.fsync(self._file.fileno())
         except OSError as error:
             self.unwritten = data
-            self._remove_partial_line()
+            try:
+                self._file.truncate(self.size)
+            except OSError:  # the next `open` cuts the torn line off
+                pass
             raise JournalError(
                 f"journal {str(self.path)!r} cannot be written: {error.strerror or error}; {data.count(10)} results "
                 "are kept in memory and in the report; make room, and run again with the same journal"
@@ -104,13 +105,6 @@ class JournalFile:
         if data is not line:
             self.unwritten = b""
         return end - len(line)
-
-    def _remove_partial_line(self) -> None:
-        assert self._file is not None
-        try:
-            self._file.truncate(self.size)
-        except OSError:  # the next `open` cuts the torn line off
-            pass
 
     def line(self, offset: int) -> bytes:
         """Return the line at `offset`; works after `close` too, for a run that ended before its last tasks."""

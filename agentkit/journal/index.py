@@ -3,8 +3,7 @@
 What it holds: `JournalIndex`, shared by a `Journal` and the writers of its runs, and `JournalRecord`.
 Guarantees: the file is open exactly while a run uses it; a damaged line or a journal of other work raises
 `JournalError` before the run starts.
-Strategy: keys and the offsets of their records are kept in memory; results stay in the file until they are needed.
-Opened by the decision guide, with `agentkit.journal`.
+Strategy: keys and the offsets of their records are in memory, results in the file. Opened by the decision guide.
 """
 
 from __future__ import annotations

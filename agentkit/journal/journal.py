@@ -1,13 +1,11 @@
 """A record on disk of every finished task, so that an interrupted run resumes where it stopped.
 
 What it holds: `Journal`; `writer.py` holds what a run does with it.
-Guarantees: a task that the journal has as done is not run again, so it is not paid for again; a record is passed to
-the operating system before the run returns its outcome. Calls in flight when the process dies leave no record: they
-are made again. Not thread-safe.
-Strategy: append-only JSON lines after a header that names the work (a write-ahead log without undo). Keys and offsets
-are kept in memory, results are not. Credentials are not stored: of an agent, the journal has its name, its model and a
-hash of its instructions; of an error, its type and message. What an agent returns is stored unchanged.
-Opened by the decision guide.
+Guarantees: a task that is done is not run again. A record is passed to the operating system before the run returns its
+outcome; calls in flight when the process dies leave none, and are made again. Not thread-safe.
+Strategy: append-only JSON lines after a header that names the work (a write-ahead log without undo). Credentials are
+not stored, only a hash of an agent's instructions; what an agent returns is stored unchanged. Opened by the decision
+guide.
 """
 
 from __future__ import annotations
@@ -67,14 +65,14 @@ class Journal:
     ) -> None:
         if not isinstance(path, str | Path) or not str(path):
             raise refusal("path", "must be a path", path, "such as Journal('runs.jsonl')", TypeError)
-        self._path, self.work = Path(path), work
+        self.work = work
         self._key = function("key", key, "use None for a hash of the task", none=True)
-        self._index = JournalIndex(JournalFile(self._path, sync=switch("sync", sync)), Codec(items("types", types)))
+        self._index = JournalIndex(JournalFile(Path(path), sync=switch("sync", sync)), Codec(items("types", types)))
 
     @property
     def path(self) -> Path:
         """The file."""
-        return self._path
+        return self._index.file.path
 
     def writer(self, agent: Any) -> JournalWriter:
         """Return what one run of `agent` reads and writes with; for an executor."""
@@ -85,10 +83,9 @@ class Journal:
         return (record for _, record in self._index.records())
 
     def to_frame(self) -> pandas.DataFrame:
-        """Return a pandas frame with one row per task, its latest record.
+        """Return a pandas frame with one row per task, its latest record; works while a run is writing.
 
-        Reads only what is new since the last call, so it is cheap to call often. Works while a run, here or in another
-        process, is writing.
+        Reads only what is new since the last call, so it is cheap to call often.
         """
         import pandas
 

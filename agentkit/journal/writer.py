@@ -1,12 +1,10 @@
 """What one run does with a journal: it skips the tasks that are done and records each outcome.
 
 What it holds: `JournalWriter`, which `Journal.writer` makes for an executor, and `work_of`.
-Guarantees: a task is looked up before it takes a slot. Its record is written synchronously when the outcome is set; no
-other task of the run runs in between. Concurrent runs on one `Journal` never do the same task twice: the second one
-gets a `JournalError`.
+Guarantees: a task is looked up before it takes a slot. Its record is written synchronously when the outcome is set.
+Concurrent runs on one `Journal` never do the same task twice: the second one gets a `JournalError`.
 Strategy: equal tasks of one run are told apart by counting them, so asking the same question five times gives five
-records; that takes about 300 bytes of memory per task.
-Opened by the decision guide, with `agentkit.journal`.
+records. Opened by the decision guide.
 """
 
 from __future__ import annotations
@@ -25,9 +23,6 @@ from agentkit.journal.index import JournalIndex
 from agentkit.report.outcome import Outcome
 
 __all__ = ["JournalWriter", "work_of"]
-
-
-FIRST_TRY = '"status":"success","attempts":1,'  # true of nearly all records
 
 
 class JournalWriter:
@@ -75,7 +70,10 @@ class JournalWriter:
             outcome.end("failed", error, self._now())
             return
         if key in self._met:
-            key = self._repeated(key, task)
+            if self._custom_key is not None:
+                raise ValueError(f"key must tell tasks apart, and gave {key!r} twice, the second time for {task!r:.60}")
+            self._repeats[key] = count = self._repeats.get(key, 1) + 1
+            key = f"{key}\n#{count}"  # no key of a task contains a line break
         else:
             self._met.add(key)
         if (offset := index.done.get(key)) is not None:
@@ -100,12 +98,6 @@ class JournalWriter:
         text = key if type(key) is str else stable_json(key)
         return f"{self._whose}/{text}" if self._whose else text
 
-    def _repeated(self, key: str, task: Any) -> str:
-        if self._custom_key is not None:
-            raise ValueError(f"key must tell tasks apart, and gave {key!r} twice, the second time for {task!r:.60}")
-        self._repeats[key] = count = self._repeats.get(key, 1) + 1
-        return f"{key}\n#{count}"  # no key of a task contains a line break
-
     def record(self, outcome: Outcome) -> JournalError | None:
         """Write down how a task ended; return the error if that is impossible."""
         key = self._keys.pop(outcome.task_id, None)
@@ -119,7 +111,7 @@ class JournalWriter:
         succeeded, task = status == "success", outcome.task
         try:
             end = self._encode(outcome.result) if succeeded else quoted(redact(outcome.reason))
-            how = FIRST_TRY
+            how = '"status":"success","attempts":1,'  # true of nearly all records
             if not succeeded or outcome.attempt_log is not None:
                 how = f'"status":"{status}","attempts":{len(outcome.attempts)},'
             if task is not key and type(task) is str:
