@@ -16,7 +16,7 @@ from agentkit.base.redact import redact
 from agentkit.journal import Journal, JournalError
 from agentkit.journal.codec import Codec, stable_key
 from agentkit.journal.file import JournalFile
-from agentkit.journal.writer import work_of
+from agentkit.journal.journal import work_of
 from agentkit.report.outcome import Outcome
 from agentkit.report.usage import Usage
 

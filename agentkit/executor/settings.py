@@ -19,7 +19,7 @@ from typing import Generic, Literal
 from agentkit.base.arguments import check_fields, choice, seconds, whole
 from agentkit.base.hooks import called, read
 from agentkit.executor.grants import Grant
-from agentkit.journal.writer import JournalWriter
+from agentkit.journal.journal import JournalWriter
 from agentkit.limits import Budget, RateLimiter, retry_after
 from agentkit.report.outcome import Outcome, R, T
 from agentkit.report.usage import Usage, usage_of

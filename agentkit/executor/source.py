@@ -15,7 +15,7 @@ from typing import Any, Generic
 
 from agentkit.base.arguments import function, number, refusal
 from agentkit.base.hooks import called
-from agentkit.journal.writer import JournalWriter
+from agentkit.journal.journal import JournalWriter
 from agentkit.report.outcome import Outcome, T
 
 __all__ = ["Source"]

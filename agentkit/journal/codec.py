@@ -23,7 +23,6 @@ from agentkit.report.usage import Usage
 __all__ = ["SHORT", "Codec", "stable_json", "stable_key"]
 
 SHORT = 100  # characters of a task that a journal shows
-
 _MARK = "!"
 _PLAIN = (str, int, float, bool, type(None))
 _to_json = json.JSONEncoder(separators=(",", ":")).encode

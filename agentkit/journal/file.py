@@ -64,13 +64,12 @@ class JournalFile:
 
     def _cut_torn_line(self, file: FileIO) -> None:
         end = whole = self.size
-        while whole:  # search backwards for the end of the last whole line
+        found = -1
+        while whole and found < 0:  # search backwards for the end of the last whole line
             start = max(0, whole - 65_536)
             file.seek(start)
             found = file.read(whole - start).rfind(b"\n")
-            whole = start if found < 0 else start + found + 1
-            if found >= 0:
-                break
+            whole = start + found + 1
         if whole == end:
             return
         file.seek(whole)

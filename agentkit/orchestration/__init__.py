@@ -1,7 +1,7 @@
 """Teams of agents on an executor.
 
 `teams`: one after another, or concurrently. `coordinator`: a lead that plans and joins. `pipeline`: stages with queues
-between them; `stage` runs one of them.
+between them.
 """
 
 from __future__ import annotations

@@ -12,9 +12,10 @@ from __future__ import annotations
 import inspect
 import json
 from asyncio import CancelledError, get_running_loop
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from agentkit.agent import Reply
@@ -28,7 +29,6 @@ from agentkit.orchestration.teams import (
     Results,
     ask,
     asking,
-    checked,
     context_fingerprint,
     executor_for,
     fold,
@@ -217,8 +217,6 @@ class CoordinatorOrchestrator:
         who = ", ".join(self.specialists)
         return f"<CoordinatorOrchestrator {self.name!r} of {who}: {self._runs} runs, {self._answered} answered>"
 
-    # -- the rounds -----------------------------------------------------------------------------------------------
-
     async def _steps(self, work: _Work) -> Stream:
         try:
             work.state = work.state.add_message("user", work.question)
@@ -242,10 +240,7 @@ class CoordinatorOrchestrator:
             self._answered += work.answer is not None
 
     async def _plan(self, work: _Work, number: int) -> dict[str, str]:
-        async def plan(task: dict[str, Any]) -> dict[str, str]:
-            return _briefs_of(await self._routed(work), self.specialists, number)
-
-        outcome = await self._alone(work, "plans", plan, number)
+        outcome = await self._alone(work, number, "plans", partial(self._route, work, number))
         if outcome.status == "success":
             return outcome.result or {}
         if number == 1:
@@ -266,26 +261,27 @@ class CoordinatorOrchestrator:
             tasks.append(turn(agent, name, brief, round=number, **context))
         call = asking(self.specialists, lambda: work.state, self.name)
         results: dict[str, AgentResult] = {}
-        outcomes: list[Outcome] = []
+        outcomes: dict[str, Outcome] = {}
         cut, answered = None, 0
         with span("waiting for specialists"):
             async with self.executor.stream(tasks, call, within=self.deadline) as run:
                 async for outcome in run:
                     cut = cut or _why(run)
-                    outcomes.append(outcome)
-                    result = results[outcome.task["agent"]] = record(outcome, cut)
-                    yield result
-                    answered += result.error is None
+                    name = outcome.task["agent"]
+                    outcomes[name] = outcome
+                    results[name] = record(outcome, cut)
+                    yield results[name]
+                    answered += results[name].error is None
                     if self.quorum is not None and self.quorum <= answered < len(tasks) and cut is None:
                         cut = f"not needed: {answered} of {len(tasks)} were enough"
                         run.cancel()
         cut = cut or _why(run)
         for task in (task for task in tasks if task["agent"] not in results):
-            outcomes.append(Outcome(0, task, error=CancelledError(f"not started: {cut}")))
-            results[task["agent"]] = record(outcomes[-1], cut)
-            yield results[task["agent"]]
-        places = list(briefs)
-        work.add(run, sorted(outcomes, key=lambda outcome: places.index(outcome.task["agent"])))
+            name = task["agent"]
+            outcomes[name] = Outcome(0, task, error=CancelledError(f"not started: {cut}"))
+            results[name] = record(outcomes[name], cut)
+            yield results[name]
+        work.add(run, [outcomes[name] for name in briefs])
         for name in briefs:
             work.results.append(results[name])
             work.state = fold(work.state, None, results[name])
@@ -302,46 +298,47 @@ class CoordinatorOrchestrator:
             said = "; ".join(f"{result.agent}: {result.error}" for result in work.results)
             joined = AgentResult(self.name, None, f"no specialist has answered ({said})")
         else:
-
-            async def join(task: dict[str, Any]) -> Any:
-                return checked(await self._joined(work, answers), self.name)
-
-            joined = record(await self._alone(work, "joins", join, number))
+            joined = record(await self._alone(work, number, "joins", partial(self._synthesize, work, answers)))
         work.results.append(joined)
         work.state = fold(work.state, None, joined)
         work.answer = joined.result if joined.error is None else work.answer
         return joined
 
-    async def _alone(self, work: _Work, step: str, call: Callable[[dict[str, Any]], Any], number: int) -> Outcome:
+    async def _alone(self, work: _Work, number: int, step: str, answer: Callable[[], Awaitable[Any]]) -> Outcome:
         """Run one turn of the lead."""
+
+        async def call(task: dict[str, Any]) -> Any:
+            return await answer()
+
+        call.__qualname__ = self.name  # how a journal names the work
         agent = self.router if step == "plans" else self.synthesizer
         task = turn(agent, self.name, work.question, step=step, round=number, **self._fingerprint(work))
         paid = hasattr(agent, "process") or is_async(agent)  # a plain function calls no model: no slot, no rate
         executor = self.executor if paid else ParallelAgentExecutor(None, retry=self.executor.retry)
-        call.__qualname__ = self.name  # how a journal names the work
         async with executor.stream([task], call) as run:
             outcomes = [outcome async for outcome in run]
         work.add(run, outcomes, limits=paid)
         return outcomes[0]
 
-    async def _routed(self, work: _Work) -> Any:
-        """Return the router's plan, unchecked; an agent gets a list of the specialists and is asked for JSON."""
+    async def _route(self, work: _Work, number: int) -> dict[str, str]:
+        """Return the router's plan; an agent gets a list of the specialists and is asked for JSON."""
         if hasattr(self.router, "process"):
             known = "\n".join(f"- {who}: {getattr(a, 'instructions', '')}" for who, a in self.specialists.items())
             prompt = f"{work.question}\n\nSpecialists:\n{known}\n\nAnswer with a JSON object: name to brief."
-            return await ask(self.router, self.name, prompt, work.state)
-        plan = self.router(work.question, work.state)
-        return await plan if inspect.isawaitable(plan) else plan
+            plan = await ask(self.router, self.name, prompt, work.state)
+        else:
+            plan = self.router(work.question, work.state)
+            plan = await plan if inspect.isawaitable(plan) else plan
+        return _briefs_of(plan, self.specialists, number)
 
-    async def _joined(self, work: _Work, answers: dict[str, Any]) -> Any:
+    async def _synthesize(self, work: _Work, answers: dict[str, Any]) -> Any:
         """Return the synthesizer's answer; without a synthesizer, one line per specialist."""
         listed = "\n".join(f"{who}: {answer}" for who, answer in answers.items())
         if self.synthesizer is None:
             return listed
-        if hasattr(self.synthesizer, "process"):
-            return await ask(self.synthesizer, self.name, f"{work.question}\n\n{listed}", work.state)
-        joined = self.synthesizer(work.question, answers)
-        return await joined if inspect.isawaitable(joined) else joined
+        is_agent = hasattr(self.synthesizer, "process")
+        agent = self.synthesizer if is_agent else lambda prompt: self.synthesizer(work.question, answers)
+        return await ask(agent, self.name, f"{work.question}\n\n{listed}", work.state)
 
 
 def _why(run: Handle) -> str | None:

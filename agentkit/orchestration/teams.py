@@ -34,7 +34,6 @@ __all__ = [
     "SequentialOrchestrator",
     "ask",
     "asking",
-    "checked",
     "context_fingerprint",
     "executor_for",
     "fold",
@@ -111,8 +110,7 @@ class _Orchestrator:
     executor: ParallelAgentExecutor = attribute(instance, kind=ParallelAgentExecutor)
     """What runs the turns; its limit can be changed while they run."""
 
-    def __init__(self) -> None:
-        self._runs = self._succeeded = self._failed = 0
+    _runs = _succeeded = _failed = 0
 
     def _ended(self, team: list[tuple[Any, Any]], state: Any, report: Report) -> tuple[ConversationState, Results]:
         """Add the outcomes to the state, in the order of the agents."""
@@ -147,7 +145,6 @@ class SequentialOrchestrator(_Orchestrator):
     """
 
     def __init__(self, *, executor: ParallelAgentExecutor | None = None) -> None:
-        super().__init__()
         self.executor = executor_for(1, 1, executor)
 
     async def run_sequential(
@@ -207,7 +204,6 @@ class ParallelOrchestrator(_Orchestrator):
         max_concurrent: int | CapacityLimiter | EllipsisType | None = ...,
         executor: ParallelAgentExecutor | None = None,
     ) -> None:
-        super().__init__()
         if max_concurrency is not ... and max_concurrent is not ...:
             raise TypeError(
                 f"max_concurrency={max_concurrency!r} and max_concurrent={max_concurrent!r} were both given, and "
@@ -247,9 +243,6 @@ class ParallelOrchestrator(_Orchestrator):
         task = turn(agent, agent.name, prompt, **context_fingerprint(context))
         report = await self.executor.execute([task], call)
         return self._ended(team, context, report)[1][0]
-
-
-# -- one turn ----------------------------------------------------------------------------------------------------
 
 
 def _pair(agents: Iterable[Any], prompts: Iterable[Any]) -> list[tuple[Any, Any]]:
@@ -320,15 +313,16 @@ def context_fingerprint(state: ConversationState) -> dict[str, str]:
 
 
 async def ask(agent: Any, name: str, prompt: Any, context: Any) -> Any:
-    """Return an agent's answer; from a `ChatAgent`, the whole `Reply`, so that its usage is known."""
+    """Return an agent's answer; from a `ChatAgent`, the whole `Reply`, so that its usage is known.
+
+    Refuses None and answers that a state cannot hold, while the error can still name the agent.
+    """
     if getattr(type(agent), "process", None) is ChatAgent.process:
-        return await agent.ask(prompt, context)
-    answer = agent.process(prompt, context) if hasattr(agent, "process") else agent(prompt)
-    return checked(await answer if inspect.isawaitable(answer) else answer, name)
-
-
-def checked(answer: Any, name: str) -> Any:
-    """Refuse None and answers that a state cannot hold, while the error can still name the agent."""
+        answer = agent.ask(prompt, context)
+    else:
+        answer = agent.process(prompt, context) if hasattr(agent, "process") else agent(prompt)
+    if inspect.isawaitable(answer):
+        answer = await answer
     if answer is None:
         raise TypeError(f"agent {name!r} returned None, which is no answer; return a text, '' counts as one")
     freeze(_content(answer), f"answer of {name!r}")
