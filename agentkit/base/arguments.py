@@ -1,10 +1,8 @@
-"""Checks of arguments: numbers, whole numbers, switches, functions, choices, and the one error they raise.
+"""What the user supplies: arguments are checked, functions called, and attributes read.
 
-What it holds: one function per kind of argument; each returns the value or raises. `attribute` makes an attribute that
-is checked whenever it is assigned, `check_fields` checks the fields of a frozen record.
-Guarantees: an error names the parameter, the rule, the value and the remedy, whatever the value's repr does. A value
-of the wrong type is a `TypeError`, one out of range a `ValueError`. A bool is not a number; NumPy's numbers are, and
-come back as Python's.
+One function per kind of argument returns the value or raises a `TypeError` for a wrong type, a `ValueError` for a wrong
+value, with parameter, rule, value and remedy. A bool is not a number; NumPy's numbers are, and become Python's.
+What a function raises in `called` never looks like a cancellation or the end of an iterator to the code that called it.
 """
 
 from __future__ import annotations
@@ -12,12 +10,14 @@ from __future__ import annotations
 import inspect
 import math
 import sys
+from asyncio import CancelledError
 from collections.abc import Callable, Collection, Iterable
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 __all__ = [
     "attribute",
+    "called",
     "check_fields",
     "choice",
     "function",
@@ -25,6 +25,7 @@ __all__ = [
     "instance",
     "items",
     "number",
+    "read",
     "refusal",
     "seconds",
     "shown",
@@ -33,6 +34,8 @@ __all__ = [
     "whole",
 ]
 
+P = ParamSpec("P")
+T = TypeVar("T")
 LARGEST = 1e100  # beyond it, and below its inverse, sums and quotients overflow
 
 
@@ -222,3 +225,36 @@ def check_fields(record: Any, check: Callable[..., Any], *names: str, **rule: An
     """Check fields of a frozen dataclass, in its `__post_init__`."""
     for name in names:
         object.__setattr__(record, name, check(name, getattr(record, name), **rule))
+
+
+def called(name: str, hook: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return `hook(*args)`; what it raises gets a note that says whose it is.
+
+    >>> try:
+    ...     called("estimate of the budget", int, "many")
+    ... except ValueError as error:
+    ...     print(error.__notes__)
+    ['raised by the estimate of the budget']
+    """
+    try:
+        return hook(*args, **kwargs)
+    except (CancelledError, StopIteration, StopAsyncIteration) as error:
+        raise RuntimeError(f"the {name} raised {type(error).__name__}") from error
+    except BaseException as error:
+        try:
+            error.add_note(f"raised by the {name}")
+        except Exception:  # an exception that cannot be changed is raised as it is
+            pass
+        raise
+
+
+def read(source: Any, name: str, default: Any = None) -> Any:
+    """Return `source.name`; `default` if there is no such attribute, or if reading it raises an error.
+
+    >>> read(3, "real"), read(3, "status_code")
+    (3, None)
+    """
+    try:
+        return getattr(source, name, default)
+    except (Exception, CancelledError):  # a property of somebody else's class
+        return default

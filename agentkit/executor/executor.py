@@ -16,8 +16,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from agentkit.base.arguments import choice, function, instance, refusal, seconds, switch, whole
-from agentkit.base.hooks import called
+from agentkit.base.arguments import called, choice, function, instance, refusal, seconds, switch, whole
 from agentkit.executor.call import MAX_THREADS, as_coroutine_function, is_async
 from agentkit.executor.run import Run
 from agentkit.executor.settings import ON_ERROR, OnError, Plan, Settings

@@ -16,8 +16,7 @@ from math import inf
 from types import SimpleNamespace
 from typing import Generic, Literal
 
-from agentkit.base.arguments import check_fields, choice, seconds, whole
-from agentkit.base.hooks import called, read
+from agentkit.base.arguments import called, check_fields, choice, read, seconds, whole
 from agentkit.executor.grants import Grant
 from agentkit.journal.journal import JournalWriter
 from agentkit.limits import Budget, RateLimiter, retry_after

@@ -13,8 +13,7 @@ import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable, Sized
 from typing import Any, Generic
 
-from agentkit.base.arguments import function, number, refusal
-from agentkit.base.hooks import called
+from agentkit.base.arguments import called, function, number, refusal
 from agentkit.journal.journal import JournalWriter
 from agentkit.report.outcome import Outcome, T
 

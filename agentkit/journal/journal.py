@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentkit.base.arguments import attribute, function, items, refusal, switch, text
-from agentkit.base.hooks import called
+from agentkit.base.arguments import called
 from agentkit.base.redact import redact
 from agentkit.journal.codec import SHORT, Codec, stable_json, stable_key
 from agentkit.journal.file import JournalError, JournalFile

@@ -21,8 +21,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-from agentkit.base.arguments import function, number, refusal, switch, whole
-from agentkit.base.hooks import called, read
+from agentkit.base.arguments import called, function, number, read, refusal, switch, whole
 from agentkit.limits.spending import BudgetExceeded, BudgetStatistics, Prices, Spent, amount, most_tokens
 from agentkit.semaphore.waiters import Waiters
 

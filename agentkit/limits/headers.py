@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from agentkit.base.hooks import read
+from agentkit.base.arguments import read
 
 __all__ = ["MAX_RETRY_AFTER", "go_duration", "headers_of", "parse_rate_limits", "retry_after"]
 

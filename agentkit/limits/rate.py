@@ -17,9 +17,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from agentkit.base.arguments import function, number
+from agentkit.base.arguments import called, function, number, read
 from agentkit.base.clock import is_real
-from agentkit.base.hooks import called, read
 from agentkit.limits.pacing import RateSchedule
 from agentkit.limits.reservation import RateStatistics, Reservation, answer_bound, estimate_tokens
 from agentkit.semaphore.waiters import Waiters

@@ -14,8 +14,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from agentkit.base.arguments import number
-from agentkit.base.hooks import read
+from agentkit.base.arguments import number, read
 from agentkit.limits.pacing import LogEntry
 
 __all__ = ["RateStatistics", "Reservation", "answer_bound", "estimate_tokens"]

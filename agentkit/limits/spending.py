@@ -12,8 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from agentkit.base.arguments import number, refusal
-from agentkit.base.hooks import read
+from agentkit.base.arguments import number, read, refusal
 from agentkit.limits.reservation import answer_bound
 
 __all__ = ["BudgetExceeded", "BudgetStatistics", "Prices", "Spent", "amount", "most_tokens"]

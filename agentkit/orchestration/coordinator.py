@@ -19,8 +19,7 @@ from functools import partial
 from typing import Any
 
 from agentkit.agent import Reply
-from agentkit.base.arguments import attribute, function, instance, items, refusal, seconds, shown, text, whole
-from agentkit.base.hooks import called
+from agentkit.base.arguments import attribute, called, function, instance, items, refusal, seconds, shown, text, whole
 from agentkit.executor import ParallelAgentExecutor
 from agentkit.executor.call import is_async
 from agentkit.executor.run import Handle

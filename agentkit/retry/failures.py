@@ -14,7 +14,7 @@ import re
 from asyncio import CancelledError
 from typing import Literal
 
-from agentkit.base.hooks import read
+from agentkit.base.arguments import read
 from agentkit.limits import headers_of
 
 __all__ = ["Kind", "classify", "is_overload", "status_of"]

@@ -24,8 +24,18 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
-from agentkit.base.arguments import attribute, check_fields, choice, function, instance, number, refusal, seconds, whole
-from agentkit.base.hooks import called
+from agentkit.base.arguments import (
+    attribute,
+    called,
+    check_fields,
+    choice,
+    function,
+    instance,
+    number,
+    refusal,
+    seconds,
+    whole,
+)
 from agentkit.limits import MAX_RETRY_AFTER, retry_after
 from agentkit.limits.pause import Pause
 from agentkit.retry.failures import Kind, classify

@@ -16,8 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 
-from agentkit.base.arguments import whole
-from agentkit.base.hooks import called
+from agentkit.base.arguments import called, whole
 from agentkit.semaphore.waiters import Waiters
 
 __all__ = ["CapacityLimiter", "LimiterStatistics", "QueueFull"]
