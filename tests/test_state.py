@@ -195,7 +195,7 @@ def test_ConversationState_copies_nothing_for_a_message() -> None:
     versions = [ConversationState()]
     for i in range(1000):
         versions.append(versions[-1].add_message("user", str(i)))
-    assert len({id(version._log._shared) for version in versions}) == 1
+    assert len({id(version.messages._items) for version in versions}) == 1
     assert [len(version.messages) for version in versions] == list(range(1001))
     assert versions[10].messages[-1]["content"] == "9"
 

@@ -8,9 +8,4 @@ from __future__ import annotations
 from agentkit.agent.agent import Agent, ChatAgent
 from agentkit.agent.reply import BrokenAnswer, Reply
 
-__all__ = [
-    "Agent",
-    "BrokenAnswer",
-    "ChatAgent",
-    "Reply",
-]
+__all__ = ["Agent", "BrokenAnswer", "ChatAgent", "Reply"]

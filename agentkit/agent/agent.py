@@ -1,12 +1,8 @@
 """Agents: something with a name that answers prompts.
 
-What it holds: `Agent`, the class to derive orchestrated agents from; `ChatAgent`, which asks an OpenAI-compatible
-endpoint. What it brings back is in `reply.py`, how it asks in `chat.py`.
-Guarantees: an agent keeps nothing between calls, so one may serve any number of tasks at once; its client does not
-retry by itself, so that there is one retry layer and it is yours.
-Strategy: the client is handed in and shared. Nothing here knows a key or an address.
-For the executor an agent need not be any of this: any function of one task will do.
-Opened by notebook 01.
+An agent keeps nothing between calls, so one may serve any number of tasks at once. Its client is passed in and shared;
+it does not retry by itself, so that there is one retry layer and it is yours. For the executor, any function of one
+task will do. Opened by notebook 01.
 """
 
 from __future__ import annotations
@@ -92,8 +88,7 @@ class ChatAgent(Agent):
         request: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(name)
-        self.instructions, self.model, self.max_tokens = instructions, model, max_tokens
-        self.api = api
+        self.instructions, self.model, self.max_tokens, self.api = instructions, model, max_tokens, api
         self._request = dict(instance("request", request, Mapping, "give a dict of fields", none=True) or {})
         if "stream" in self._request:
             raise ValueError("request must not hold 'stream'; use ChatAgent(stream=True), which returns whole replies")
@@ -113,9 +108,10 @@ class ChatAgent(Agent):
         listener = self._listener if stream is None else _listener(stream)
         if not isinstance(prompt, str | list):
             raise refusal("prompt", "must be a string or a list of parts", prompt, "write str(prompt)", TypeError)
-        bound = {} if self.max_tokens is None else {APIS[self.api].cap: self.max_tokens}
-        request = APIS[self.api].request(self.model, self.messages(prompt, context), {**self._request, **bound})
-        return await call(self._client(), self.api, request, listener)
+        api, messages = APIS[self.api], self.messages(prompt, context)
+        bound = {} if self.max_tokens is None else {api.cap: self.max_tokens}
+        request = {"model": self.model, api.prompt: messages, **self._request, **bound}
+        return await call(self._client(), api, request, listener)
 
     async def process(self, prompt: str, context: Any = None) -> str:
         """Answer `prompt` with the text alone, as orchestrators want it."""
@@ -127,7 +123,7 @@ class ChatAgent(Agent):
 
 
 def _listener(stream: bool | Listener) -> Listener | None:
-    """The function to tell each piece of text; None for no stream."""
+    """Return the function to tell each piece of text; None for no stream."""
     if isinstance(stream, bool):
         return _unheard if stream else None
     return function("stream", stream, "use True, False or a function of one piece of text", may_be_async=True)  # type: ignore[no-any-return]

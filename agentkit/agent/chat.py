@@ -1,10 +1,7 @@
 """One call to an OpenAI-compatible endpoint, whole or streamed, by either of its two APIs.
 
-What it holds: `call`, which sends a request and returns a `Reply`; `PerLoop`, a client for each event loop.
-Guarantees: an answer comes back whole or as an error. An error in the middle of a stream carries what had arrived, as
-`error.partial`. A stream left early, by an error or a cancellation, is closed, and the provider stops its work.
-Strategy: the APIs differ in the names of their fields and events; `_Chat` and `_Responses` know these, the rest is
-shared. Errors are the client's own; `BrokenAnswer` stands for what the client lets pass.
+The APIs differ in the names of their fields and events; `_Chat` and `_Responses` know these, the rest is shared. A
+stream left early, by an error or a cancellation, is closed, and the provider stops its work.
 """
 
 from __future__ import annotations
@@ -15,6 +12,7 @@ import json
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -30,7 +28,6 @@ __all__ = ["APIS", "Listener", "PerLoop", "call"]
 
 Listener = Callable[[str], Awaitable[object] | object]
 """What is told each piece of a streamed text; it may be async, and then the stream waits for it."""
-_UNREADABLE = (json.JSONDecodeError, UnicodeDecodeError)
 
 
 @dataclass(slots=True)
@@ -45,21 +42,16 @@ class _Draft:
     begun: bool = False
 
     def reply(self) -> Reply:
-        """What has arrived."""
+        """Return what has arrived."""
         return Reply("".join(self.pieces), self.usage, self.model, self.finish_reason or "cut", self.request_id)
 
 
 class _Chat:
     """Chat completions."""
 
-    cap = "max_completion_tokens"
+    create = attrgetter("chat.completions.create")
+    prompt, cap = "messages", "max_completion_tokens"
     streamed: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}  # noqa: RUF012
-
-    def request(self, model: str, messages: Any, fields: dict[str, Any]) -> dict[str, Any]:
-        return {"model": model, "messages": messages, **fields}
-
-    def create(self, client: Any) -> Any:
-        return client.chat.completions.create
 
     def whole(self, answer: Any, draft: _Draft) -> None:
         choice, used = answer.choices[0], answer.usage
@@ -81,22 +73,16 @@ class _Chat:
 class _Responses:
     """The Responses API."""
 
-    cap = "max_output_tokens"
+    create = attrgetter("responses.create")
+    prompt, cap = "input", "max_output_tokens"
     streamed: dict[str, Any] = {"stream": True}  # noqa: RUF012
     _last = ("response.completed", "response.incomplete", "response.failed")
     _reasons = {"max_output_tokens": "length", None: "stop"}  # noqa: RUF012
 
-    def request(self, model: str, messages: Any, fields: dict[str, Any]) -> dict[str, Any]:
-        return {"model": model, "input": messages, **fields}
-
-    def create(self, client: Any) -> Any:
-        return client.responses.create
-
     def whole(self, answer: Any, draft: _Draft) -> None:
         draft.pieces[:] = [answer.output_text] if answer.output_text else draft.pieces
-        used, why = answer.usage, getattr(answer.incomplete_details, "reason", None)
-        draft.model = answer.model
-        draft.usage = usage_of(used)
+        why = getattr(answer.incomplete_details, "reason", None)
+        draft.model, draft.usage = answer.model, usage_of(answer.usage)
         if answer.status == "failed":
             raise _as_api_error(answer.error)
         draft.finish_reason = self._reasons.get(why, why or "stop")
@@ -115,7 +101,7 @@ APIS: dict[str, _Chat | _Responses] = {"chat": _Chat(), "responses": _Responses(
 """The two APIs of an OpenAI-compatible endpoint, by name."""
 
 
-async def call(client: Any, api: str, request: dict[str, Any], listen: Listener | None = None) -> Reply:
+async def call(client: Any, api: _Chat | _Responses, request: dict[str, Any], listen: Listener | None = None) -> Reply:
     """Send one request and return the whole `Reply`; with `listen`, stream it, and tell each piece as it arrives.
 
     Logs a span `calling`; a streamed call also one named `first token`, until the first text is there or the call has
@@ -126,14 +112,14 @@ async def call(client: Any, api: str, request: dict[str, Any], listen: Listener 
     with span("calling"):
         try:
             if listen is None:
-                answer = await APIS[api].create(client)(**request)
+                answer = await api.create(client)(**request)
                 if isinstance(answer, str):  # what the client makes of a page that is no JSON
                     raise BrokenAnswer(f"the endpoint answered with a page that is no JSON: {answer:.60}", Reply(""))
                 draft.begun, draft.request_id = True, answer._request_id  # noqa: SLF001  (the name openai documents)
-                APIS[api].whole(answer, draft)
+                api.whole(answer, draft)
             else:
-                await _stream(client, APIS[api], request, listen, draft)
-        except _UNREADABLE as error:
+                await _stream(client, api, request, listen, draft)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise BrokenAnswer(f"the answer cannot be read: {error}", draft.reply()) from error
         except Exception as error:
             if draft.begun and not isinstance(error, BrokenAnswer):

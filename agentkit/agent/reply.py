@@ -1,9 +1,6 @@
 """A model's reply, and the error for a reply that arrived incomplete.
 
-What it holds: `Reply` and `BrokenAnswer`. What a call used (`Usage`) is in `agentkit.report.usage`.
-Guarantee: a broken answer keeps the part that arrived, so output you paid for is not lost.
-Strategy: frozen records that are independent of clients and endpoints.
-Opened by notebook 01.
+Both are independent of clients and endpoints. Opened by notebook 01.
 """
 
 from __future__ import annotations
@@ -46,7 +43,8 @@ class BrokenAnswer(ConnectionError):
     >>> BrokenAnswer("the stream ended early", Reply("Once upon", finish_reason="cut")).partial.text
     'Once upon'
 
-    A subclass of `ConnectionError`, because retrying may help; `RetryPolicy` treats it as transient.
+    It keeps the part that arrived, so output you paid for is not lost. A subclass of `ConnectionError`, because
+    retrying may help; `RetryPolicy` treats it as transient.
     """
 
     partial: Reply

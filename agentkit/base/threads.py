@@ -1,11 +1,7 @@
 """Plain functions called from asyncio: in a pool of threads or processes.
 
-What it holds: `InPool`, and `inline`, which calls on the event loop's own thread.
-Guarantees: a call that outlives its caller keeps its slot until it really ends, also after its loop is closed, so that
-a limit bounds the calls at work, not just those that are awaited; `StopIteration`, which no future can carry, becomes
-a `RuntimeError` where it is raised; threads see the caller's context variables.
-Strategy: `run_in_executor`; a function that turns out to return an awaitable (a lambda around an agent) is called
-directly from then on.
+A call that outlives its caller keeps its slot until it really ends, also after its loop is closed, so that a limit
+bounds the calls at work, not just those that are awaited. Threads see the caller's context variables.
 Taken apart in notebook 06.
 """
 
@@ -27,17 +23,12 @@ async def inline(fn: Callable[[Any], Any], task: Any) -> Any:
     return await result if inspect.isawaitable(result) else result
 
 
-class _Call:
-    """A plain function as a pool runs it; it can be sent to another process."""
-
-    def __init__(self, fn: Callable[[Any], Any]) -> None:
-        self._fn = fn
-
-    def __call__(self, task: Any) -> Any:
-        try:
-            return self._fn(task)
-        except StopIteration as error:
-            raise RuntimeError(f"the agent raised StopIteration({error.value!r}), which ends an iterator") from error
+def _call(fn: Callable[[Any], Any], task: Any) -> Any:
+    """Call a function in a pool; no future can carry `StopIteration`."""
+    try:
+        return fn(task)
+    except StopIteration as error:
+        raise RuntimeError(f"the agent raised StopIteration({error.value!r}), which ends an iterator") from error
 
 
 class _Submission:
@@ -55,6 +46,7 @@ class _Submission:
 class InPool:
     """A plain function as an async one: each call runs in a pool.
 
+    A function that turns out to return an awaitable, such as a lambda around an agent, is called directly from then on.
     `hold()` and `release()` take and give back a slot for a call that runs on after its caller was cancelled.
     """
 
@@ -65,7 +57,7 @@ class InPool:
         hold: Callable[[], object],
         release: Callable[[], object],
     ) -> None:
-        self._fn, self._call, self._pool, self._hold, self._release = fn, _Call(fn), pool, hold, release
+        self._fn, self._pool, self._hold, self._release = fn, pool, hold, release
         elsewhere = getattr(futures, "InterpreterPoolExecutor", ())  # from Python 3.14 on; its threads share nothing
         self._shares = isinstance(pool, futures.ThreadPoolExecutor) and not isinstance(pool, elsewhere)
         self._gives_awaitables = False
@@ -75,7 +67,7 @@ class InPool:
         if self._gives_awaitables:
             return await inline(self._fn, task)
         loop, submission = asyncio.get_running_loop(), _Submission(self._pool)
-        work: tuple[Any, ...] = (self._call, task)
+        work: tuple[Any, ...] = (_call, self._fn, task)
         if self._shares:  # a context cannot be sent to a process
             work = (contextvars.copy_context().run, *work)
         try:

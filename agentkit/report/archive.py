@@ -1,9 +1,7 @@
 """The file format of saved reports: JSON lines, with credentials redacted.
 
-What it holds: `encode` and `decode`, which `Report.save` and `Report.load` use, and `StoredRepr`.
-Guarantees: every report can be stored, whatever its tasks and results are; decoding never imports code and creates no
-objects but those of this package; a file that is incomplete is refused.
-Strategy: a value is stored as JSON if JSON can hold it, otherwise as its repr under a key that says so.
+Every report can be stored: a value that JSON cannot hold becomes its repr, under a key that says so. Decoding never
+imports code and creates no objects but those of this package; a file that is incomplete is refused.
 """
 
 from __future__ import annotations

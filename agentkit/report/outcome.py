@@ -1,10 +1,7 @@
 """The record of one task: every chart and every number of a run is computed from these.
 
-What it holds: `Span` and `Attempt` (what happened inside a task), `Outcome` (one task from submission to finish),
-`StoredError` (an error read from a file), and `span`, a context manager with which an agent adds a span to its record.
-Guarantees: each task of a run has exactly one outcome, and no other record of it is kept. All times are seconds since
-the run began, on the clock of the loop that ran it, real or virtual. Spans may be added from any thread.
-Opened by notebook 01.
+Each task of a run has exactly one `Outcome`, and no other record of it is kept. All times are seconds since the run
+began, on the clock of the loop that ran it, real or virtual. Opened by notebook 01.
 """
 
 from __future__ import annotations
@@ -50,24 +47,20 @@ STATUSES: tuple[Status, ...] = ("success", "failed", "timeout", "cancelled", "re
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A named interval of time inside a task, such as a call to the provider."""
+    """A named interval of time inside a task, in seconds since the run began."""
 
     name: str
     """What the task was doing: `"calling"` for a request to a provider; other names are yours."""
     started: float
-    """Seconds since the run began."""
     finished: float
-    """Seconds since the run began."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt at a task. A task has several only if a retry policy is active."""
+    """One attempt at a task, in seconds since the run began. There are several only if a retry policy is active."""
 
     started: float
-    """Seconds since the run began."""
     finished: float
-    """Seconds since the run began."""
     error: BaseException | None = None
     """Why this attempt failed; None if it succeeded."""
 
@@ -96,9 +89,7 @@ class Reads:
 
     def get(self, name: str, default: object = None) -> Any:
         """Return `record[name]`, or `default` if there is no such name."""
-        if name not in self:
-            return default
-        return self[name]
+        return getattr(self, name) if name in self else default
 
 
 @dataclass(slots=True)
@@ -200,10 +191,10 @@ def reason_of(error: BaseException | None) -> str:
     """Return an error as a string: its type, and its message if it has one; empty for None."""
     if error is None:
         return ""
-    name, message = type(error).__name__, shown(error, default="")
+    message = shown(error, default="")
     if isinstance(error, StoredError):
         return message
-    return f"{name}: {message}" if message else name
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
 current: ContextVar[Outcome | None] = ContextVar("agentkit outcome", default=None)

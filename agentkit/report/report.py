@@ -1,12 +1,7 @@
 """The report of a run: its outcomes, and views of them.
 
-What it holds: `Report`, all outcomes of a run with data frame, charts and HTML table; `Summary`, its figures;
-`Comparison` of two reports; `percentile` and `peak`, the statistics they use; `attach`, which puts a report on an
-exception. `archive.py` has the file format.
-Guarantees: every chart and every number of a run is computed from its outcomes; there is no second set of counters. A
-result or an error whose own methods raise does not break a summary, a repr or a table.
-Strategy: the summary is computed on first access and cached; pandas and matplotlib are imported on first use.
-Opened by notebook 01.
+Every chart and every number of a run is computed from its outcomes; there is no second set of counters. A result or an
+error whose own methods raise does not break a summary, a repr or a table. Opened by notebook 01.
 """
 
 from __future__ import annotations
@@ -33,13 +28,12 @@ if TYPE_CHECKING:
 
     from agentkit.report.stalls import Stall
 
-__all__ = ["Comparison", "Report", "Summary", "attach", "peak", "percentile"]
+__all__ = ["Comparison", "Report", "Summary", "attach", "peak", "percentile", "used"]
 
 D = TypeVar("D")
 
 KEYS = "individual_results", "aggregated", "summary"
 NOTABLE = 0.1  # a task is faster or slower if its latency differs by more than this share
-
 TIMES = ["submitted", "started", "finished", "waited", "latency"]
 COLUMNS = ["task_id", "task", "status", "result", "error", *TIMES, "attempts"]
 
@@ -76,9 +70,7 @@ class Summary(Reads):
         parts += [f"{count} {status}" for status, count in self.by_status.items() if status != "success"]
         if self.retries:
             parts.append(f"{self.retries} retr{'y' if self.retries == 1 else 'ies'}")
-        parts.append(f"at most {self.peak_in_flight} in flight")
-        parts.append(f"{self.makespan:.3g} s")
-        return f"<Summary: {', '.join(parts)}>"
+        return f"<Summary: {', '.join(parts)}, at most {self.peak_in_flight} in flight, {self.makespan:.3g} s>"
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:
@@ -87,9 +79,7 @@ def percentile(values: Sequence[float], share: float) -> float | None:
     >>> percentile([4, 1, 3, 2], 0.5), percentile([], 0.5)
     (2, None)
     """
-    if not values:
-        return None
-    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)] if values else None
 
 
 def peak(intervals: Sequence[tuple[float, float]]) -> int:
@@ -108,7 +98,7 @@ def peak(intervals: Sequence[tuple[float, float]]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What changed from one run to another over the same tasks; tasks are matched by `task_id`.
+    """What changed from one run to another over the same tasks; the lists hold the ids of tasks.
 
     >>> before = Report([Outcome(0, "a", "success", 1, started=0.0, finished=4.0)])
     >>> now = Report([Outcome(0, "a", "success", 1, started=0.0, finished=2.0)])
@@ -117,13 +107,13 @@ class Comparison:
     """
 
     faster: list[int]
-    """Ids of tasks that succeeded in both runs and whose latency is now more than 10% lower."""
+    """They succeeded in both runs, and their latency is now more than 10% lower."""
     slower: list[int]
-    """Ids of tasks that succeeded in both runs and whose latency is now more than 10% higher."""
+    """They succeeded in both runs, and their latency is now more than 10% higher."""
     failed: list[int]
-    """Ids of tasks that succeeded before and did not now."""
+    """They succeeded before and did not now."""
     recovered: list[int]
-    """Ids of tasks that did not succeed before and did now."""
+    """They did not succeed before and did now."""
     figures: dict[str, tuple[Any, Any]]
     """Each figure of the two summaries, as `(before, now)`."""
 
@@ -262,13 +252,12 @@ class Report(Sequence[Outcome[T, R]], Generic[T, R]):
         earlier, changes = {o.task_id: o for o in other}, Comparison([], [], [], [], {})
         for now in self:
             before = earlier.get(now.task_id)
-            if before is None:
+            if before is None or "success" not in (now.status, before.status):
                 continue
-            if now.status != "success" or before.status != "success":
-                if before.status == "success":
-                    changes.failed.append(now.task_id)
-                elif now.status == "success":
-                    changes.recovered.append(now.task_id)
+            if now.status != "success":
+                changes.failed.append(now.task_id)
+            elif before.status != "success":
+                changes.recovered.append(now.task_id)
             elif now.latency is not None and before.latency is not None:
                 if now.latency < before.latency * (1 - NOTABLE):
                     changes.faster.append(now.task_id)
@@ -311,9 +300,8 @@ class Report(Sequence[Outcome[T, R]], Generic[T, R]):
     def _cause(self) -> str:
         """What most failures have in common, and what to do about it; empty if nothing, or if `stopped` says it."""
         stopped = self.stopped or ""
-        failures = [o for o in self.failures if o.status != "cancelled" and o.reason not in stopped]
-        if stopped:
-            failures = [o for o in failures if o.status != "rejected"]
+        passed_over = ("cancelled", "rejected") if stopped else ("cancelled",)
+        failures = [o for o in self.failures if o.status not in passed_over and o.reason not in stopped]
         kinds = [_kind(o) for o in failures]
         kind, count = max(Counter(kinds).items(), key=lambda item: item[1], default=("", 0))
         if count < 2 or 2 * count <= len(failures):
@@ -343,9 +331,8 @@ class Report(Sequence[Outcome[T, R]], Generic[T, R]):
             times = _seconds(outcome.waited), _seconds(outcome.latency)
             cells = (_short(outcome.task), outcome.status, _short(said), *times)
             body += "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
-        more = len(self) - rows
-        if more > 0:
-            body += f"<tr><td colspan=5>and {more} more: .to_frame() has them all</td></tr>"
+        if len(self) > rows:
+            body += f"<tr><td colspan=5>and {len(self) - rows} more: .to_frame() has them all</td></tr>"
         caption = html.escape(repr(self)[9:-1])
         return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
@@ -364,8 +351,7 @@ def _path(path: object) -> Path:
 def attach(error: BaseException, report: Report[Any, Any], what: str) -> None:
     """Put the report of a run on the exception that ended it, as `.report`, with a note in its traceback.
 
-    An exception that has ended several runs keeps the report and the note of the last one. One that cannot be changed
-    is left as it is.
+    An exception that ended several runs keeps those of the last one. One that cannot be changed is left as it is.
     """
     said = "; its report is in .report: "
     try:
@@ -387,10 +373,8 @@ def _kind(outcome: Outcome[Any, Any]) -> str:
     if name == "RateLimitError" or (isinstance(error, StoredError) and "429" in reason):
         return "429"
     try:
-        sources = error, getattr(error, "response", None)
-        refused = any(
-            getattr(source, at, None) == 429 for source in sources for at in ("status_code", "status", "code")
-        )
+        sources, names = (error, getattr(error, "response", None)), ("status_code", "status", "code")
+        refused = any(getattr(source, at, None) == 429 for source in sources for at in names)
     except Exception:  # a property of the error's own
         refused = False
     return "429" if refused else name

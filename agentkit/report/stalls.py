@@ -1,12 +1,8 @@
 """Stall detection: finds async agents that block the event loop, by task and line.
 
-What it holds: `Stall`, one entry of `report.stalls`; `StallDetector`, the algorithm; `LoopMonitor`, which applies it
-to a running loop; `MonitorThread`, the thread that checks all monitored loops.
-Guarantees: the only cost on the loop is one timer every 50 ms; a loop that is idle, or busy with many short steps,
-does not count as stalled; loops with a virtual clock are not monitored.
-Strategy: a heartbeat on the loop, checked by a daemon thread. If a beat is overdue, the thread looks up which task
-the loop is running and at which line, while it blocks. Measuring step times afterwards could not name the line.
-Opened by notebook 02.
+A heartbeat on the loop, one timer every 50 ms, is checked by a daemon thread. If a beat is overdue, the thread looks up
+which task the loop is running and at which line, while it blocks. Measuring step times afterwards could not name the
+line. A loop that is idle, or busy with many short steps, does not count as stalled. Opened by notebook 02.
 """
 
 from __future__ import annotations

@@ -1,9 +1,6 @@
 """Requests and tokens that calls used.
 
-What it holds: `Usage`, which replies carry and reports add up, and `usage_of`, which reads it from a result.
-Guarantees: the sum of usages is the usage of all their calls; reading one never raises.
-Strategy: a frozen record that is independent of clients and endpoints.
-Opened by notebook 01.
+A frozen record, independent of clients and endpoints, that replies carry and reports add up. Opened by notebook 01.
 """
 
 from __future__ import annotations
@@ -45,15 +42,12 @@ class Usage:
         return self.input_tokens + self.output_tokens
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            self.requests + other.requests,
-            self.input_tokens + other.input_tokens,
-            self.output_tokens + other.output_tokens,
-        )
+        read, written = self.input_tokens + other.input_tokens, self.output_tokens + other.output_tokens
+        return Usage(self.requests + other.requests, read, written)
 
 
 def usage_of(result: object) -> Usage | None:
-    """What a call used, read from its result, or from the usage itself; None if it does not say.
+    """Return what a call used, read from its result, or from the usage itself; None if it does not say. Never raises.
 
     >>> usage_of({"usage": {"prompt_tokens": 900, "completion_tokens": 100}})
     Usage(requests=1, input_tokens=900, output_tokens=100)

@@ -10,11 +10,4 @@ from agentkit.state.conversation import Conflict, ConversationState, Message
 from agentkit.state.frozen import freeze
 from agentkit.state.shared import SharedState, VersionedState
 
-__all__ = [
-    "Conflict",
-    "ConversationState",
-    "Message",
-    "SharedState",
-    "VersionedState",
-    "freeze",
-]
+__all__ = ["Conflict", "ConversationState", "Message", "SharedState", "VersionedState", "freeze"]

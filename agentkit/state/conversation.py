@@ -1,10 +1,7 @@
 """An immutable conversation: each step returns a new state that shares memory with the old one.
 
-What it holds: `ConversationState`, `Message` and `Conflict`. Import them from `agentkit.state`.
-Guarantees: deeply immutable, hashable, equal by value, safe to use from any thread or task; adding the
-hundred-thousandth message costs the same as adding the first.
-Strategy: messages are kept in a `MessageLog` whose versions share one list; `merge` joins branches as an ordered union
-that counts repeats, so merging is associative and merging twice changes nothing. Opened by notebook 05.
+It is safe to use from any thread or task, and adding the hundred-thousandth message costs the same as adding the first:
+messages are kept in a `MessageLog` whose versions share one list. Opened by notebook 05.
 """
 
 from __future__ import annotations
@@ -107,7 +104,7 @@ class ConversationState:
         """Return a state with one more message; `more` is for `name`, `tool_calls` and the like."""
         text("role", role, "such as 'user'", empty=False)
         message = freeze({"role": role, "content": content, **more}, "message")
-        return replace(self, messages=self._log.append(Message.of_frozen(message)))
+        return replace(self, messages=self.messages.append(Message.of_frozen(message)))  # type: ignore[attr-defined]
 
     def add_output(self, agent: str, output: Any) -> ConversationState:
         """Return a state with `output` as the output of `agent`, replacing an earlier one."""
@@ -134,7 +131,8 @@ class ConversationState:
         """
         instance("other", other, ConversationState)
         function("resolve", resolve, "use None to be told of a conflict", none=True)
-        return ConversationState(self._log + self._lacking(other), self._joined(other, resolve))
+        messages = self.messages + self._lacking(other)  # type: ignore[operator]
+        return ConversationState(messages, self._joined(other, resolve))
 
     def to_messages(self) -> list[dict[str, Any]]:
         """Return plain dicts and lists in the format of the chat completions endpoint, as a copy you may change."""
@@ -146,10 +144,6 @@ class ConversationState:
     ) -> ConversationState:
         """Make a state from messages in the chat format; each needs a `role`."""
         return cls(items("messages", messages), {} if agent_outputs is None else agent_outputs)
-
-    @property
-    def _log(self) -> _Messages:
-        return self.messages  # type: ignore[return-value]
 
     def _lacking(self, other: ConversationState) -> list[Any]:
         """List the other's messages missing here, counting repeats: each occurrence is an item of its own."""

@@ -1,11 +1,8 @@
 """Immutable values: what state is made of.
 
-What it holds: `freeze` and its inverse `thaw`, `FrozenDict`, and `MessageLog`, an append-only sequence whose versions
-share memory.
-Guarantees: a frozen value is deeply immutable, hashable, equal by value, and safe to read from any thread or task
-without a lock.
-Strategy: lists become tuples, sets become frozensets, mappings become `FrozenDict`; a value that is already frozen is
-returned unchanged, so freezing twice costs little. Opened by notebook 05.
+A frozen value is deeply immutable, hashable, equal by value, and safe to read from any thread or task without a lock.
+Lists become tuples, sets become frozensets, mappings become `FrozenDict`; a value that is already frozen is returned
+unchanged, so freezing twice costs little. Opened by notebook 05.
 """
 
 from __future__ import annotations
@@ -25,24 +22,9 @@ from typing import Any, NoReturn, Self, overload
 __all__ = ["FrozenDict", "MessageLog", "freeze", "thaw"]
 
 _ATOMS = (
-    type(None),
-    bool,
-    int,
-    float,
-    complex,
-    str,
-    bytes,
-    enum.Enum,
-    type,
-    datetime.date,
-    datetime.time,
-    datetime.timedelta,
-    datetime.tzinfo,
-    decimal.Decimal,
-    fractions.Fraction,
-    pathlib.PurePath,
-    uuid.UUID,
-)
+    type(None), bool, int, float, complex, str, bytes, enum.Enum, type, datetime.date, datetime.time,
+    datetime.timedelta, datetime.tzinfo, decimal.Decimal, fractions.Fraction, pathlib.PurePath, uuid.UUID,
+)  # fmt: skip
 
 
 def freeze(value: Any, name: str = "value") -> Any:
@@ -104,7 +86,6 @@ def _freeze(value: Any) -> Any:
 
 
 def _checked(record: Any) -> Any:
-    """Return a dataclass if it is frozen and its fields are deeply immutable."""
     name = type(record).__name__
     if not record.__dataclass_params__.frozen:
         raise _CannotFreezeError(f"{name}, a dataclass without frozen=True")
@@ -186,16 +167,6 @@ class FrozenDict(dict[Any, Any]):
     __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
 
-class _Shared:
-    """The memory that versions of a `MessageLog` share. It only grows."""
-
-    __slots__ = ("items", "lock")
-
-    def __init__(self, items: list[Any]) -> None:
-        self.items = items
-        self.lock = threading.Lock()  # two threads may extend the same newest version; one of them must copy
-
-
 class MessageLog(Sequence[Any]):
     """An immutable sequence with appends in constant time; compares and hashes like a tuple.
 
@@ -209,12 +180,12 @@ class MessageLog(Sequence[Any]):
     the items of its successors in memory, and the second of two branches costs one copy.
     """
 
-    __slots__ = ("_length", "_shared")
+    __slots__ = ("_items", "_length", "_lock")
 
-    def __init__(self, items: Iterable[Any] = (), *, shared: _Shared | None = None) -> None:
-        # `shared` is for `__add__`: the memory that the new version covers completely
-        self._shared = shared or _Shared([self._item(item, i) for i, item in enumerate(items)])
-        self._length = len(self._shared.items)
+    def __init__(self, items: Iterable[Any] = ()) -> None:
+        self._items = [self._item(item, i) for i, item in enumerate(items)]  # shared by versions; it only grows
+        self._lock = threading.Lock()  # two threads may extend the same newest version; one of them must copy
+        self._length = len(self._items)
 
     @staticmethod
     def _item(item: Any, index: int) -> Any:
@@ -226,12 +197,15 @@ class MessageLog(Sequence[Any]):
         return self.__add__((item,))
 
     def __add__(self, other: Iterable[Any]) -> Self:
-        frozen, kind = [self._item(item, i) for i, item in enumerate(other, self._length)], type(self)
-        with self._shared.lock:
-            if len(self._shared.items) == self._length:  # this is the newest version
-                self._shared.items.extend(frozen)
-                return kind(shared=self._shared)
-        return kind(shared=_Shared(self._shared.items[: self._length] + frozen))
+        frozen, new = [self._item(item, i) for i, item in enumerate(other, self._length)], type(self)()
+        with self._lock:
+            if len(self._items) == self._length:  # this is the newest version
+                self._items.extend(frozen)
+                new._items, new._lock = self._items, self._lock
+            else:
+                new._items = self._items[: self._length] + frozen
+        new._length = self._length + len(frozen)
+        return new
 
     def __len__(self) -> int:
         return self._length
@@ -242,16 +216,16 @@ class MessageLog(Sequence[Any]):
     def __getitem__(self, index: slice) -> tuple[Any, ...]: ...
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
-            return tuple(self._shared.items[i] for i in range(*index.indices(self._length)))
+            return tuple(self._items[i] for i in range(*index.indices(self._length)))
         if not -self._length <= index < self._length:
             raise IndexError(f"index {index} is outside a log of {self._length}")
-        return self._shared.items[index % self._length]
+        return self._items[index % self._length]
 
     def __iter__(self) -> Iterator[Any]:
-        return itertools.islice(self._shared.items, self._length)
+        return itertools.islice(self._items, self._length)
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, MessageLog) and other._shared is self._shared:
+        if isinstance(other, MessageLog) and other._items is self._items:
             return other._length == self._length
         return tuple(self) == tuple(other) if isinstance(other, MessageLog | tuple) else NotImplemented
 

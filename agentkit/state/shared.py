@@ -1,12 +1,9 @@
 """Mutable state that several agents share: behind one lock, or versioned.
 
-What it holds: `SharedState` (one value behind one lock) and `VersionedState` (compare-and-set per key). The immutable
-`ConversationState` and `Conflict` are in `conversation.py`.
-Guarantees: what you read is frozen, so no other task or thread can change it; no lock is ever held across an await.
-Both are safe to use from threads and tasks.
-Strategy: an immutable value prevents edits, not lost updates: if two writers rebind one name, one update is lost.
-So a new value must be computed from the old one in one step (`SharedState`), or be checked against it
-(`VersionedState`), or be merged by one owner (`ConversationState.merge`). Opened by notebook 05.
+What you read is frozen, so no other task or thread can change it. That prevents edits, not lost updates: if two writers
+rebind one name, one update is lost. So a new value must be computed from the old one in one step (`SharedState`), or
+be checked against it (`VersionedState`), or be merged by one owner (`ConversationState.merge`). Both are safe to use
+from threads and tasks; no lock is ever held across an await. Opened by notebook 05.
 """
 
 from __future__ import annotations
