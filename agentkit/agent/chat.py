@@ -47,8 +47,6 @@ class _Draft:
 
 
 class _Chat:
-    """Chat completions."""
-
     create = attrgetter("chat.completions.create")
     prompt, cap = "messages", "max_completion_tokens"
     streamed: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}  # noqa: RUF012
@@ -71,8 +69,6 @@ class _Chat:
 
 
 class _Responses:
-    """The Responses API."""
-
     create = attrgetter("responses.create")
     prompt, cap = "input", "max_output_tokens"
     streamed: dict[str, Any] = {"stream": True}  # noqa: RUF012
@@ -104,9 +100,8 @@ APIS: dict[str, _Chat | _Responses] = {"chat": _Chat(), "responses": _Responses(
 async def call(client: Any, api: _Chat | _Responses, request: dict[str, Any], listen: Listener | None = None) -> Reply:
     """Send one request and return the whole `Reply`; with `listen`, stream it, and tell each piece as it arrives.
 
-    Logs a span `calling`; a streamed call also one named `first token`, until the first text is there or the call has
-    failed. Raises the client's own errors, and `BrokenAnswer`; where an answer had begun, `error.partial` is what there
-    was of it.
+    Logs a span `calling`; a streamed call also `first token`, until the first text arrives or the call fails. Raises
+    the client's own errors, and `BrokenAnswer`; if an answer had begun, `error.partial` is the part that arrived.
     """
     draft = _Draft()
     with span("calling"):
@@ -129,7 +124,6 @@ async def call(client: Any, api: _Chat | _Responses, request: dict[str, Any], li
 
 
 async def _stream(client: Any, api: Any, request: dict[str, Any], listen: Listener, draft: _Draft) -> None:
-    """Read a stream to its end into `draft`."""
     with ExitStack() as until_first_token:
         until_first_token.enter_context(span("first token"))
         async with await api.create(client)(**api.streamed, **request) as stream:
@@ -162,9 +156,9 @@ class PerLoop:
     >>> asyncio.run(main())
     True
 
-    An async client keeps connections that belong to the loop they were opened on; used from another, it fails or
-    hangs. Give several agents the same `PerLoop` and they share one client, and so one pool of connections. A client
-    given as it is serves one loop, and a second is refused by name. Clients never retry: that is the caller's layer.
+    An async client's connections belong to the loop they were opened on; used from another, it fails or hangs. Agents
+    with the same `PerLoop` share one client, and so one pool of connections. A client that is passed in serves one
+    loop, and a second is refused. Clients never retry: that is the caller's layer.
     """
 
     def __init__(self, client: AsyncOpenAI | Callable[[], AsyncOpenAI]) -> None:
@@ -176,22 +170,20 @@ class PerLoop:
     def __call__(self) -> Any:
         """Return the running loop's client."""
         loop = asyncio.get_running_loop()
-        client = self._clients.get(loop)
-        if client is None:
-            client = self._clients[loop] = self._take()
-        return client
+        if loop not in self._clients:
+            self._clients[loop] = self._take()
+        return self._clients[loop]
 
     def _take(self) -> Any:
         if self._make is not None:
             return _checked(self._make())
-        client = self._given
-        if self._served and _holds_connections(client):
+        if self._served and _holds_connections(self._given):
             raise RuntimeError(
-                f"client must stay on the event loop it was first used on, got {client!r:.60} on a second one; hand in "
-                "a function that makes a client for each loop: client=lambda: AsyncOpenAI(…)"
+                f"client must stay on the event loop it was first used on, got {self._given!r:.60} on a second one; "
+                "hand in a function that makes a client for each loop: client=lambda: AsyncOpenAI(…)"
             )
         self._served = True
-        return client
+        return self._given
 
     async def aclose(self) -> None:
         """Close the client that was made for the running loop; a client given as it is stays its owner's to close."""

@@ -16,36 +16,22 @@ from numbers import Integral, Real
 from typing import Any, ParamSpec, TypeVar
 
 __all__ = [
-    "attribute",
-    "called",
-    "check_fields",
-    "choice",
-    "function",
-    "hashable",
-    "instance",
-    "items",
-    "number",
-    "read",
-    "refusal",
-    "seconds",
-    "shown",
-    "switch",
-    "text",
-    "whole",
-]
+    "attribute", "called", "check_fields", "choice", "function", "hashable", "instance", "items", "number", "read",
+    "refusal", "seconds", "shown", "switch", "text", "whole",
+]  # fmt: skip
 
 P = ParamSpec("P")
 T = TypeVar("T")
 LARGEST = 1e100  # beyond it, and below its inverse, sums and quotients overflow
 
 
-def shown(value: object, width: int = 80) -> str:
-    """Return a repr for a message: at most `width` characters, and never an error."""
+def shown(value: object) -> str:
+    """Return a repr for a message: at most 80 characters, and never an error."""
     try:
         said = repr(value)
     except Exception:  # also Python's own for a whole number of more than 4,300 digits
         return f"an object of type {type(value).__name__} that has no repr"
-    return said if len(said) <= width else said[: width - 1] + "…"
+    return said if len(said) <= 80 else said[:79] + "…"
 
 
 def refusal(name: str, rule: str, value: object, remedy: str = "", kind: type[Exception] = ValueError) -> Exception:
@@ -104,9 +90,11 @@ def whole(
     return int(value) if least is None else _in_range(name, int(value), remedy, None, least, most or sys.maxsize)
 
 
-def seconds(name: str, value: Any, remedy: str = "give seconds, or None for no limit") -> Any:
+def seconds(name: str, value: Any) -> Any:
     """Return a time limit: seconds above 0; None or infinity for no limit."""
-    return value if isinstance(value, float) and value == math.inf else number(name, value, remedy, above=0, none=True)
+    if isinstance(value, float) and value == math.inf:
+        return value
+    return number(name, value, "give seconds, or None for no limit", above=0, none=True)
 
 
 def _in_range(
@@ -132,10 +120,10 @@ def _figure(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
-def switch(name: str, value: Any, remedy: str = "") -> bool:
+def switch(name: str, value: Any) -> bool:
     """Return a bool; a string such as "False" would count as true."""
     if not isinstance(value, bool):
-        raise refusal(name, "must be True or False", value, remedy, TypeError)
+        raise refusal(name, "must be True or False", value, kind=TypeError)
     return value
 
 

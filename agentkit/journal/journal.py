@@ -18,8 +18,7 @@ from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agentkit.base.arguments import attribute, function, items, refusal, switch, text
-from agentkit.base.arguments import called
+from agentkit.base.arguments import attribute, called, function, items, refusal, switch, text
 from agentkit.base.redact import redact
 from agentkit.journal.codec import SHORT, Codec, stable_json, stable_key
 from agentkit.journal.file import JournalError, JournalFile

@@ -13,16 +13,6 @@ from agentkit.report.stalls import Stall
 from agentkit.report.usage import Usage
 
 __all__ = [
-    "STATUSES",
-    "Attempt",
-    "Outcome",
-    "Report",
-    "Span",
-    "Stall",
-    "Summary",
-    "Usage",
-    "attach",
-    "peak",
-    "percentile",
+    "STATUSES", "Attempt", "Outcome", "Report", "Span", "Stall", "Summary", "Usage", "attach", "peak", "percentile",
     "span",
-]
+]  # fmt: skip

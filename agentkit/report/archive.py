@@ -79,20 +79,11 @@ def _row(outcome: Outcome[Any, Any], usage: Usage | None) -> dict[str, Any]:
 
 
 def _outcome(row: dict[str, Any]) -> Outcome[Any, Any]:
-    log, usage = row["attempts"], row["usage"]
-    return Outcome(
-        row["task_id"],
-        _value(row, "task"),
-        row["status"],
-        _value(row, "result"),
-        _error(row["error"]),
-        row["submitted"],
-        row["started"],
-        row["finished"],
-        None if log is None else tuple(Attempt(started, finished, _error(why)) for started, finished, why in log),
-        None if usage is None else Usage(**usage),
-        [Span(*span) for span in row["spans"]],
-    )
+    log, usage, times = row["attempts"], row["usage"], (row["submitted"], row["started"], row["finished"])
+    attempts = None if log is None else tuple(Attempt(started, finished, _error(why)) for started, finished, why in log)
+    said = row["task_id"], _value(row, "task"), row["status"], _value(row, "result"), _error(row["error"])
+    spans = [Span(*span) for span in row["spans"]]
+    return Outcome(*said, *times, attempts, None if usage is None else Usage(**usage), spans)
 
 
 def _reason(error: BaseException | None) -> str | None:

@@ -27,19 +27,9 @@ else:
     T, R = TypeVar("T"), TypeVar("R")
 
 __all__ = [
-    "STATUSES",
-    "Attempt",
-    "Outcome",
-    "Reads",
-    "Span",
-    "Status",
-    "StoredError",
-    "clock",
-    "current",
-    "reason_of",
-    "shown",
+    "STATUSES", "Attempt", "Outcome", "Reads", "Span", "Status", "StoredError", "clock", "current", "reason_of", "shown",
     "span",
-]
+]  # fmt: skip
 
 Status = Literal["success", "failed", "timeout", "cancelled", "rejected"]
 STATUSES: tuple[Status, ...] = ("success", "failed", "timeout", "cancelled", "rejected")
@@ -84,8 +74,7 @@ class Reads:
         return getattr(self, name)
 
     def __contains__(self, name: object) -> bool:
-        is_method = isinstance(name, str) and callable(getattr(type(self), name, None))
-        return isinstance(name, str) and not is_method and hasattr(self, name)
+        return isinstance(name, str) and hasattr(self, name) and not callable(getattr(type(self), name, None))
 
     def get(self, name: str, default: object = None) -> Any:
         """Return `record[name]`, or `default` if there is no such name."""

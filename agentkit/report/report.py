@@ -249,7 +249,8 @@ class Report(Sequence[Outcome[T, R]], Generic[T, R]):
     def compare(self, other: Report[Any, Any]) -> Comparison:
         """Compare this run with an earlier one, `other`, over the same tasks: what got faster, slower, or failed."""
         instance("other", other, Report)
-        earlier, changes = {o.task_id: o for o in other}, Comparison([], [], [], [], {})
+        figures = {each.name: (other.summary[each.name], self.summary[each.name]) for each in fields(Summary)}
+        earlier, changes = {o.task_id: o for o in other}, Comparison([], [], [], [], figures)
         for now in self:
             before = earlier.get(now.task_id)
             if before is None or "success" not in (now.status, before.status):
@@ -263,8 +264,6 @@ class Report(Sequence[Outcome[T, R]], Generic[T, R]):
                     changes.faster.append(now.task_id)
                 elif now.latency > before.latency * (1 + NOTABLE):
                     changes.slower.append(now.task_id)
-        for figure in fields(Summary):
-            changes.figures[figure.name] = other.summary[figure.name], self.summary[figure.name]
         return changes
 
     @overload
@@ -328,7 +327,7 @@ class Report(Sequence[Outcome[T, R]], Generic[T, R]):
         body = ""
         for outcome in self[:rows]:
             said = outcome.result if outcome.status == "success" else outcome.reason
-            times = _seconds(outcome.waited), _seconds(outcome.latency)
+            times = ("" if time is None else f"{time:.2f} s" for time in (outcome.waited, outcome.latency))
             cells = (_short(outcome.task), outcome.status, _short(said), *times)
             body += "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
         if len(self) > rows:
@@ -380,10 +379,6 @@ def _kind(outcome: Outcome[Any, Any]) -> str:
     return "429" if refused else name
 
 
-def _short(value: object, width: int = 60) -> str:
+def _short(value: object) -> str:
     text = " ".join(shown(value).split())
-    return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def _seconds(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f} s"
+    return text if len(text) <= 60 else text[:59] + "…"

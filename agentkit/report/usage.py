@@ -15,7 +15,6 @@ from agentkit.base.arguments import check_fields, whole
 __all__ = ["Usage", "usage_of"]
 
 _ENDLESS = 2**53  # tokens; no count is that large, and floats lose whole numbers from here on
-_INPUT, _OUTPUT = ("input_tokens", "prompt_tokens"), ("output_tokens", "completion_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,8 @@ def usage_of(result: object) -> Usage | None:
     try:
         usage = _read(result, "usage")
         usage = result if usage is None else usage
-        read, written = (_tokens(usage, names) for names in (_INPUT, _OUTPUT))
+        read = _tokens(usage, "input_tokens", "prompt_tokens")
+        written = _tokens(usage, "output_tokens", "completion_tokens")
         if read is None or written is None:
             return None
         requests = _read(usage, "requests")
@@ -70,7 +70,7 @@ def _read(source: object, name: str) -> Any:
     return source.get(name) if isinstance(source, Mapping) else getattr(source, name, None)
 
 
-def _tokens(usage: object, names: tuple[str, ...]) -> int | None:
+def _tokens(usage: object, *names: str) -> int | None:
     for name in names:
         value = _read(usage, name)
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _ENDLESS:

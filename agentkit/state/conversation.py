@@ -122,12 +122,11 @@ class ConversationState:
         >>> [m.get("name") for m in both.messages], dict(both.agent_outputs)
         ([None, 'a', 'b'], {'a': 'A', 'b': 'B'})
 
-        Messages: this state's, then the other's that are missing here, each in their order. A message that occurs n
-        times on one side and m times on the other occurs max(n, m) times in the result, so merging the same branch
-        twice changes nothing; use `name=` to distinguish two agents that say the same thing. Outputs: those of both;
-        if an agent has two different ones, `resolve(agent, mine, theirs)` picks one; without it, `Conflict` is raised.
-        Always associative and idempotent. Commutative in the outputs and in the set of messages, but not in their
-        order: this state's come first, so merge in the order of the input, not in the order of finishing.
+        Messages: this state's, then the other's that are missing here, each in their order; so merge in the order of
+        the input, not in the order of finishing. A message that occurs n times on one side and m times on the other
+        occurs max(n, m) times in the result, so merging is associative and merging twice changes nothing; use `name=`
+        to distinguish two agents that say the same thing. Outputs: those of both; if an agent has two different ones,
+        `resolve(agent, mine, theirs)` picks one; without it, `Conflict` is raised.
         """
         instance("other", other, ConversationState)
         function("resolve", resolve, "use None to be told of a conflict", none=True)

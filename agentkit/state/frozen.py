@@ -12,6 +12,7 @@ import decimal
 import enum
 import fractions
 import itertools
+import operator
 import pathlib
 import threading
 import uuid
@@ -75,7 +76,10 @@ def _freeze(value: Any) -> Any:
     if isinstance(value, Mapping):
         return FrozenDict.of_frozen({_freeze_at(key, key): _freeze_at(value[key], key) for key in value})
     if isinstance(value, list | tuple):
-        return _freeze_sequence(value)
+        items = [_freeze_at(item, i) for i, item in enumerate(value)]
+        if isinstance(value, tuple) and all(map(operator.is_, items, value)):
+            return value
+        return value._make(items) if hasattr(value, "_make") else tuple(items)  # a named tuple keeps its names
     if isinstance(value, set | frozenset):
         return frozenset(_freeze(item) for item in value)
     if isinstance(value, bytearray):
@@ -104,23 +108,12 @@ def _freeze_at(value: Any, key: Any) -> Any:
         raise
 
 
-def _freeze_sequence(value: list[Any] | tuple[Any, ...]) -> tuple[Any, ...]:
-    items = [_freeze_at(item, i) for i, item in enumerate(value)]
-    if isinstance(value, tuple):
-        if all(map(lambda new, old: new is old, items, value)):
-            return value
-        if hasattr(value, "_make"):  # a named tuple keeps its names
-            return value._make(items)  # type: ignore[no-any-return]
-    return tuple(items)
-
-
 class FrozenDict(dict[Any, Any]):
     """An immutable dict: hashable, equal to the dict it was made from, and accepted wherever a dict is.
 
     >>> settings = FrozenDict(model="small", stop=["END"])
     >>> settings["model"] = "large"
     Traceback (most recent call last):
-        ...
     TypeError: a FrozenDict cannot be changed; make a new one: {**old, key: value}
 
     A subclass of dict, so `json.dumps` and the openai client accept it.
@@ -176,8 +169,8 @@ class MessageLog(Sequence[Any]):
     (('hello',), ('hello', 'world'), 'world')
 
     Versions share one list and remember how much of it is theirs: appending to the newest version extends the list,
-    appending to an older one copies it first. (The method of Go's slices, made safe.) An old version therefore keeps
-    the items of its successors in memory, and the second of two branches costs one copy.
+    appending to an older one copies it first (the method of Go's slices, made safe). So an old version keeps the items
+    of its successors in memory.
     """
 
     __slots__ = ("_items", "_length", "_lock")

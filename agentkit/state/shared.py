@@ -106,7 +106,6 @@ class VersionedState:
     2
     >>> notes.set("summary", value + ", by B", expected=version)
     Traceback (most recent call last):
-        ...
     agentkit.state.conversation.Conflict: key 'summary' is at version 2, expected 1; read it again ...
 
     No task waits: a lost update becomes an error you can see. (Optimistic concurrency control, like If-Match in HTTP.)
