@@ -42,7 +42,6 @@ class _Draft:
     begun: bool = False
 
     def reply(self) -> Reply:
-        """Return what has arrived."""
         return Reply("".join(self.pieces), self.usage, self.model, self.finish_reason or "cut", self.request_id)
 
 

@@ -98,7 +98,7 @@ def peak(intervals: Sequence[tuple[float, float]]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What changed from one run to another over the same tasks; the lists hold the ids of tasks.
+    """What changed from one run to another over the same tasks; tasks are matched by `task_id`.
 
     >>> before = Report([Outcome(0, "a", "success", 1, started=0.0, finished=4.0)])
     >>> now = Report([Outcome(0, "a", "success", 1, started=0.0, finished=2.0)])
@@ -107,13 +107,13 @@ class Comparison:
     """
 
     faster: list[int]
-    """They succeeded in both runs, and their latency is now more than 10% lower."""
+    """Ids of tasks that succeeded in both runs and whose latency is now more than 10% lower."""
     slower: list[int]
-    """They succeeded in both runs, and their latency is now more than 10% higher."""
+    """Ids of tasks that succeeded in both runs and whose latency is now more than 10% higher."""
     failed: list[int]
-    """They succeeded before and did not now."""
+    """Ids of tasks that succeeded before and did not now."""
     recovered: list[int]
-    """They did not succeed before and did now."""
+    """Ids of tasks that did not succeed before and did now."""
     figures: dict[str, tuple[Any, Any]]
     """Each figure of the two summaries, as `(before, now)`."""
 

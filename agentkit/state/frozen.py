@@ -108,6 +108,11 @@ def _freeze_at(value: Any, key: Any) -> Any:
         raise
 
 
+def _itself(value: Any, memo: Any = None) -> Any:
+    """Copy an immutable value: there is no need for a second one."""
+    return value
+
+
 class FrozenDict(dict[Any, Any]):
     """An immutable dict: hashable, equal to the dict it was made from, and accepted wherever a dict is.
 
@@ -145,11 +150,7 @@ class FrozenDict(dict[Any, Any]):
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self).of_frozen, (dict(self),)
 
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self
+    __copy__ = __deepcopy__ = _itself
 
     def __or__(self, other: Any) -> Self:
         return type(self)({**self, **other})
@@ -231,8 +232,4 @@ class MessageLog(Sequence[Any]):
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (tuple(self),)
 
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self
+    __copy__ = __deepcopy__ = _itself
