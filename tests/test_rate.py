@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agentkit.limits import TokenBucket, go_duration
 from agentkit.limits.headers import parse_rate_limits
 from agentkit.limits.pacing import GcraSchedule
-from agentkit.limits.reservation import Reservation
+from agentkit.limits.rate import Reservation
 
 RATES = st.floats(0.01, 1e6)
 CAPACITIES = st.floats(0.1, 1e6)

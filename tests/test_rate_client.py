@@ -456,7 +456,7 @@ def test_RateLimiter_statistics_and_repr_tell_what_goes_on() -> None:
         assert repr(limiter) == "<RateLimiter 60 requests/min, 90,000 tokens/min; 2 started, 2 waiting>"
         await asyncio.wait(tasks)
         seen = limiter.statistics()
-        assert (seen.requests_per_minute, seen.tokens_per_minute) == (60, 90_000)
+        assert (limiter.requests_per_minute, limiter.tokens_per_minute) == (60, 90_000)
         assert (seen.started, seen.tokens, seen.queue_depth, seen.peak_queue_depth) == (4, 40, 0, 3)
         assert seen.waited == pytest.approx(1 + 2 + 3)
 

@@ -18,7 +18,6 @@ from contextvars import Context, copy_context
 from math import inf
 from typing import Any, Generic
 
-from agentkit.base.clock import is_real
 from agentkit.executor.attempts import Attempts
 from agentkit.executor.call import UNFINISHED, Nesting, NeverStarts, forgotten_await, inside
 from agentkit.executor.grants import Gate, Grant, refusal
@@ -27,6 +26,7 @@ from agentkit.executor.source import Source
 from agentkit.limits import BudgetExceeded
 from agentkit.report.outcome import Attempt, Outcome, R, Status, T, clock, current
 from agentkit.report.stalls import LoopMonitor, Stall
+from agentkit.semaphore.waiters import is_real
 
 __all__ = ["Dispatcher"]
 

@@ -1,16 +1,11 @@
 """Limiting what a run may spend: calls, LLM tokens and money.
 
-What it holds: `Budget`, the `Claim` it grants for each call, and `running`, the claim of the current task. Amounts,
-prices and `BudgetExceeded` are in `spending.py`.
-Guarantees: calls never exceed the limit. Tokens and money exceed it by at most the calls in flight, and not at all
-with `reserve=True`, provided each call's upper bound is known. A claim is settled once. A call is charged even if its
-answer never arrived.
-Strategy: make a claim before each call and settle it afterwards, with the usage that the answer states. Where the usage
-is unknown, after a timeout or a lost connection, the provider may have done the work and bills it, so the estimate is
-charged. `reserve=True` sets aside each call's upper bound, like a hotel's hold on a credit card, and lets callers wait
-for what other calls return.
-Use one event loop at a time; not thread-safe. Share one budget among all executors that spend from it.
-Opened by the decision guide.
+What it holds: `Budget`, the `Claim` it grants for each call, and `running`, the claim of the current task.
+Guarantees: calls never exceed the limit. Tokens and money exceed it by at most the calls in flight, and not at all with
+`reserve=True`, provided each call's upper bound is known. A claim is settled once.
+Strategy: make a claim before each call and settle it afterwards with the usage that the answer states. Where that is
+unknown, after a timeout, the provider may have done the work and bills it, so the estimate is charged.
+Use one event loop at a time; not thread-safe. Opened by the decision guide.
 """
 
 from __future__ import annotations
@@ -53,10 +48,8 @@ class Claim:
 
     def __init__(self, budget: Budget, need: Spent, aside: Spent, model: str) -> None:
         self.budget, self._model, self._open = budget, model, True
-        self.need = need
-        """What the call is expected to use."""
-        self.aside = aside
-        """What is reserved for it: all of `need` with `reserve=True`, otherwise one call."""
+        self.need = need  # what the call is expected to use
+        self.aside = aside  # what is reserved for it: all of `need` with `reserve=True`, otherwise one call
 
     def begin(self) -> None:
         """Start the call in the current task; raises `BudgetExceeded` if the budget has been used up since the claim.
@@ -112,9 +105,9 @@ class Budget:
 
     An executor makes a claim for each attempt and settles it with the result's `usage`. A task that the budget refuses
     gets the status `rejected`, and no further task starts. Assign `calls`, `tokens` and `money` at any time; None means
-    no limit. `prices` is `(input, output)` per million tokens, or a dict of such pairs by model.
-    `estimate(task)` returns the tokens a call needs. Without it, the average of the calls so far is used, or, with
-    `reserve=True`, the upper bound (`most_tokens`, which needs `max_tokens` on the agent or the task).
+    no limit. `prices` is `(input, output)` per million tokens, or a dict of such pairs by model. `estimate(task)`
+    returns the tokens a call needs. Without it, the average of the calls so far is used. With `reserve=True`, each
+    call's upper bound is set aside before it starts (`most_tokens`, which needs `max_tokens` on the agent or the task).
     """
 
     def __init__(
@@ -128,9 +121,7 @@ class Budget:
         estimate: Callable[[Any], float] | None = None,
     ) -> None:
         self.prices = Prices(prices)
-        """What tokens cost."""
         self.reserve = switch("reserve", reserve)
-        """Whether each call's upper bound is set aside before it starts."""
         self._estimate = function("estimate", estimate, "use None for the usual one", none=True)
         self._limits = dict.fromkeys(_KINDS, math.inf)
         self._used, self._held = Spent(), Spent()
@@ -138,13 +129,10 @@ class Budget:
         self._waiters = Waiters[Claim]("budget")
         self.calls, self.tokens, self.money = calls, tokens, money
 
-    # -- settings -------------------------------------------------------------------------------------------------
-
     @property
     def calls(self) -> int | None:
         """Calls allowed; None for any number."""
-        limit = self._limits["calls"]
-        return None if limit == math.inf else int(limit)
+        return None if (limit := self._limits["calls"]) == math.inf else int(limit)
 
     @calls.setter
     def calls(self, limit: int | None) -> None:
@@ -153,7 +141,7 @@ class Budget:
     @property
     def tokens(self) -> float | None:
         """LLM tokens allowed, input plus output; None for any number."""
-        return _or_none(self._limits["tokens"])
+        return None if (limit := self._limits["tokens"]) == math.inf else limit
 
     @tokens.setter
     def tokens(self, limit: float | None) -> None:
@@ -162,7 +150,7 @@ class Budget:
     @property
     def money(self) -> float | None:
         """Money allowed, in the unit of `prices`; None for any amount."""
-        return _or_none(self._limits["money"])
+        return None if (limit := self._limits["money"]) == math.inf else limit
 
     @money.setter
     def money(self, limit: float | None) -> None:
@@ -173,9 +161,7 @@ class Budget:
     def _set(self, name: str, limit: float | None, check: Callable[..., Any]) -> None:
         limit = check(name, limit, "use None for no limit", least=0, none=True)
         self._limits[name] = math.inf if limit is None else limit
-        self._serve()
-
-    # -- claims ---------------------------------------------------------------------------------------------------
+        self._waiters.serve(self._decide)
 
     def try_acquire(self, task: object = "", agent: object = None) -> Claim | None:
         """Claim one call on `task` by `agent`; None if it must first wait for calls in flight to be settled.
@@ -193,7 +179,7 @@ class Budget:
             try:
                 await self._waiters.wait(claim, self._decide, Claim.cancel)
             except asyncio.CancelledError:
-                self._serve()  # the next one may need less than this one did
+                self._waiters.serve(self._decide)  # the next one may need less than this one did
                 raise
         return claim
 
@@ -213,28 +199,26 @@ class Budget:
             self._used += spent
             self._known += spent.tokens > 0  # an error response says nothing about what calls need
             self._guessed += guessed
-        self._serve()
+        self._waiters.serve(self._decide)
 
     def statistics(self) -> BudgetStatistics:
-        """Return what is allowed, used, reserved and refused now."""
-        return BudgetStatistics(
-            self.calls, self.tokens, self.money, self._used, self._held, self._in_flight,
-            len(self._waiters), self._refused, self._guessed,
-        )  # fmt: skip
-
-    # -- inside ---------------------------------------------------------------------------------------------------
+        """Return what is used, reserved and refused now."""
+        waiting = len(self._waiters)
+        return BudgetStatistics(self._used, self._held, self._in_flight, waiting, self._refused, self._guessed)
 
     def _claim(self, task: object, agent: object) -> Claim:
         """Return a claim on one call, not granted yet; raises `BudgetExceeded` if it never can be."""
-        need = self._need(task, agent)
+        model = read(agent, "model", "")
+        if not isinstance(model, str):
+            model = ""
+        need = self._need(task, agent, model)
         if (outer := running.get()) is not None and outer.budget is self:
             outer.cancel()  # the task it was made for makes its own claims
         self.check(need)
-        return Claim(self, need, need if self.reserve else Spent(1), _model_of(agent))
+        return Claim(self, need, need if self.reserve else Spent(1), model)
 
-    def _need(self, task: object, agent: object) -> Spent:
+    def _need(self, task: object, agent: object, model: str) -> Spent:
         """What a call needs: its upper bound with `reserve=True`, otherwise an estimate."""
-        model = _model_of(agent)
         self.prices.check(model)
         if self._estimate is not None:
             tokens = called("estimate of the budget", self._estimate, task)
@@ -250,24 +234,17 @@ class Budget:
             )
         return Spent(1, prompt + (answer or 0), self.prices.cost(model, prompt, answer or 0))
 
-    def _fits(self, need: Spent) -> bool:
-        used, held, limits = self._used, self._held, self._limits
-        return (
+    def _grant(self, claim: Claim) -> bool:
+        used, held, need, limits = self._used, self._held, claim.need, self._limits
+        fits = (
             used.calls + held.calls + need.calls <= limits["calls"]
             and used.tokens + held.tokens + need.tokens <= limits["tokens"]
             and used.money + held.money + need.money <= limits["money"]
         )
-
-    def _grant(self, claim: Claim) -> bool:
-        if not self._fits(claim.need):
-            return False
-        self._held += claim.aside
-        self._in_flight += 1
-        return True
-
-    def _serve(self) -> None:
-        """Grant or refuse waiting claims, in the order they arrived."""
-        self._waiters.serve(self._decide)
+        if fits:
+            self._held += claim.aside
+            self._in_flight += 1
+        return fits
 
     def _decide(self, claim: Claim) -> bool:
         """Grant the first waiting claim if it fits now; raises `BudgetExceeded` if it never will."""
@@ -280,13 +257,5 @@ class Budget:
             for kind, limit in self._limits.items()
             if limit != math.inf
         ]
-        now = self.statistics()
-        return f"<Budget {', '.join(says) or 'without bounds'}; {now.in_flight} in flight, {now.refused} refused>"
-
-
-def _model_of(agent: object) -> str:
-    return model if isinstance(model := read(agent, "model", ""), str) else ""
-
-
-def _or_none(limit: float) -> float | None:
-    return None if limit == math.inf else limit
+        use = f"{self._in_flight} in flight, {self._refused} refused"
+        return f"<Budget {', '.join(says) or 'without bounds'}; {use}>"

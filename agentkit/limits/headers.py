@@ -1,11 +1,8 @@
 """Reading rate limits and waits from a response's headers, in the forms that providers really send.
 
 What it holds: `headers_of` (the headers of a response or an error), `retry_after`, `parse_rate_limits`, `go_duration`.
-Guarantees: nothing a server sends makes these functions raise; a value that cannot be parsed is ignored.
-`retry-after-ms` takes precedence over `retry-after`; a date is compared with the response's own `date` header if it
-has one; zero and negative waits are ignored.
-Strategy: duck typing. Responses of any HTTP library work, and openai is not imported.
-Opened by notebook 07.
+Guarantee: nothing a server sends makes these functions raise; a value that cannot be parsed is ignored.
+Strategy: duck typing. Responses of any HTTP library work, and openai is not imported. Opened by notebook 07.
 """
 
 from __future__ import annotations
@@ -48,14 +45,17 @@ def retry_after(source: object) -> float | None:
     0.3
     >>> retry_after({"Retry-After": "Fri, 01 Aug 2025 12:00:30 GMT", "Date": "Fri, 01 Aug 2025 12:00:00 GMT"})
     30.0
+
+    A date is compared with the response's own date, if it has one. Zero and negative waits are ignored.
     """
     headers = headers_of(source)
     if (milliseconds := _number(headers.get("retry-after-ms"))) is not None and milliseconds > 0:
         return milliseconds / 1000
     text = headers.get("retry-after")
     seconds = _number(text)
-    if seconds is None:
-        seconds = _until(text, headers.get("date"))
+    if seconds is None and (until := _date(text)) is not None:
+        sent = _date(headers.get("date")) or datetime.now(UTC)
+        seconds = (until - sent).total_seconds()
     return seconds if seconds is not None and seconds > 0 else None
 
 
@@ -97,12 +97,6 @@ def _number(text: str | None) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
-
-
-def _until(text: str | None, sent: str | None) -> float | None:
-    """Seconds from the response's own date to another date; from the current time if the response has no date."""
-    when, then = _date(text), _date(sent)
-    return None if when is None else (when - (then or datetime.now(UTC))).total_seconds()
 
 
 def _date(text: str | None) -> datetime | None:

@@ -1,12 +1,10 @@
 """When the next call may start: the arithmetic of `RateLimiter`, without its queue.
 
-What it holds: `RateSchedule`, all limits of an account together; `GcraSchedule`, for one quantity that is limited per
-minute (requests or tokens); `LogEntry`, one entry of its log; `NeverFits`, for a call larger than the limit itself.
+What it holds: `RateSchedule`, all limits of an account together; `GcraSchedule`, for requests or tokens; `NeverFits`.
 Guarantees: at most `quota` is used in any `window` seconds, wherever the window begins; use is evenly spaced; a late
-wake-up costs no rate, because the schedule is absolute. A call is due once every limit and the pause allow it.
-Strategy: two rules, each giving the earliest time of the next use; the later time counts. The schedule is GCRA (the
-generic cell rate algorithm of ATM networks): each use moves the next one back by amount / rate. A sliding log of recent
-uses makes the window exact. Pure arithmetic: every call is passed the time.
+wake-up costs no rate, because the schedule is absolute.
+Strategy: the later of two times counts. GCRA (the generic cell rate algorithm of ATM networks): each use moves the next
+one back by amount / rate. A sliding log of recent uses makes the window exact. Every call is passed the time.
 Opened by notebook 07.
 """
 
@@ -92,20 +90,15 @@ class GcraSchedule:
         """The earliest time at which `amount` may be used; infinite if it exceeds the quota."""
         if amount > self.quota:
             return math.inf
-        due = self._next - self._tolerance
-        if self._used + amount > self.quota and (free := self._window_due(amount)) > due:
-            due = free
-        if amount > self._left:
-            due = max(due, self._left_at + (amount - self._left) / self.rate)
-        return due
-
-    def _window_due(self, amount: float) -> float:
-        excess, due = self._used + amount - self.quota, -math.inf
+        excess, free = self._used + amount - self.quota, -math.inf
         for entry in self._log:
             if excess <= 0:
                 break
             excess -= entry.amount
-            due = entry.at + self.window
+            free = entry.at + self.window
+        due = max(self._next - self._tolerance, free)
+        if amount > self._left:
+            due = max(due, self._left_at + (amount - self._left) / self.rate)
         return due
 
     def take(self, amount: float, now: float, due: float | None = None) -> LogEntry:
@@ -157,10 +150,8 @@ class RateSchedule:
         self._window = number("window", window, "use None for the usual one", above=0, none=True)
         self._own = dict[str, float | None]()  # limits set by the owner
         self._learned = dict[str, float]()  # limits read from the provider's headers
-        self.schedules = dict[str, GcraSchedule]()
-        """The limits in force, by kind: `requests`, `tokens`."""
-        self.pause = Pause()
-        """The pause the provider asked for."""
+        self.schedules = dict[str, GcraSchedule]()  # the limits in force, by kind: `requests`, `tokens`
+        self.pause = Pause()  # the one the provider asked for
 
     def per_minute(self, kind: str) -> float | None:
         """The limit in force; None for no limit."""

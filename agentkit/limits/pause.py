@@ -1,11 +1,9 @@
 """Pausing all starts until a given time, and spacing them out afterwards.
 
-What it holds: `Pause`, the arithmetic that applies one call's `Retry-After` to all calls.
+What it holds: `Pause`, with which `RateLimiter` and `RetryPolicy` apply one call's `Retry-After` to all calls.
 Guarantees: nothing starts before the latest time asked for. After it, starts are spaced at the rate the provider was
-last seen to accept; the spacing shrinks slowly at first and then fast, so a pause has no lasting effect.
-Strategy: measure what was accepted in the ten seconds before the end of the pause. Without the spacing, all waiting
-calls would start in the same instant and be rejected again. Pure arithmetic: every call is passed the time.
-`RateLimiter` and `RetryPolicy` use it.
+last seen to accept, in the ten seconds before the end of the pause; otherwise all waiting calls would start in the same
+instant and be rejected again. The spacing shrinks slowly at first and then fast, so a pause has no lasting effect.
 """
 
 from __future__ import annotations

@@ -1,33 +1,107 @@
 """Limiting how many calls start per minute, and how many LLM tokens they use.
 
-What it holds: `RateLimiter`. The `Reservation` it grants and its statistics are in `reservation.py`.
+What it holds: `RateLimiter`, its `RateStatistics`, the `Reservation` it grants, and the estimates of a call's tokens.
 Guarantees: first come, first served, so a large request is neither overtaken nor starved. Starts are evenly spaced and
 never exceed the limit in any window. When a caller is cancelled, its reservation is returned.
 Strategy: callers wait in a FIFO queue with one timer, for the first of them; `RateSchedule` computes when it is due.
 Tokens are reserved before the call, from an estimate, and corrected after it.
-Use one event loop at a time; not thread-safe.
-Opened by notebook 07.
+Use one event loop at a time; not thread-safe. Opened by notebook 07.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from agentkit.base.arguments import called, function, number, read
-from agentkit.base.clock import is_real
-from agentkit.limits.pacing import RateSchedule
-from agentkit.limits.reservation import RateStatistics, Reservation, answer_bound, estimate_tokens
-from agentkit.semaphore.waiters import Waiters
+from agentkit.limits.pacing import LogEntry, RateSchedule
+from agentkit.semaphore.waiters import Waiters, is_real
 
-__all__ = ["RateLimiter"]
+__all__ = ["RateLimiter", "RateStatistics", "Reservation", "answer_bound", "estimate_tokens"]
 
 _SLACK = 1e-9  # seconds: the resolution of the event loop's timers
 _NONE_USED = "use 0 for a call that uses none"
 _GUARD = 5e-4  # seconds between a late wake-up and sending the request
+_ANSWER_BOUNDS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class RateStatistics:
+    """A snapshot of a rate limiter."""
+
+    started: int
+    """Calls started so far."""
+    tokens: float
+    """Tokens they used: the estimates, corrected where the usage is known."""
+    queue_depth: int
+    """Callers waiting now."""
+    peak_queue_depth: int
+    """The most callers that have waited at once."""
+    waited: float
+    """Seconds waited, the sum over all callers."""
+    paused: float
+    """Seconds until the next start because the provider asked for a pause; 0 if there is no pause."""
+
+
+class Reservation:
+    """Permission to start one call, with an estimate of its tokens that can be corrected.
+
+    >>> async def main():
+    ...     reservation = await RateLimiter(tokens_per_minute=90_000).acquire(tokens=700)
+    ...     reservation.correct(420)  # what the answer's usage said
+    ...     return reservation.tokens
+    >>> asyncio.run(main())
+    420
+    """
+
+    __slots__ = ("_cancelled", "_correct", "due", "entries", "started", "tokens")
+
+    def __init__(self, tokens: float, correct: Callable[[Reservation, float, bool], None]) -> None:
+        self._correct = correct  # (reservation, change in tokens, whether the start is cancelled)
+        self._cancelled = False
+        self.entries: dict[str, LogEntry] = {}  # what it uses of each limit; empty while it waits
+        self.tokens = tokens
+        """Tokens reserved for the call."""
+        self.due = math.nan  # when it could have started, if its task had been woken in time
+        self.started = math.nan
+        """When the call was allowed to start, in `loop.time()`; NaN while it waits."""
+
+    def correct(self, used_tokens: float) -> None:
+        """Replace the estimate by what the call really used; the difference is available to others at once."""
+        used_tokens = number("used_tokens", used_tokens, "use cancel() if no call was made", least=0)
+        if not self._cancelled:
+            change, self.tokens = used_tokens - self.tokens, used_tokens
+            self._correct(self, change, False)
+
+    def cancel(self) -> None:
+        """Return everything: the call was not made. Safe to call twice."""
+        if not self._cancelled:
+            self._cancelled, change, self.tokens = True, -self.tokens, 0
+            self._correct(self, change, True)
+
+    def __repr__(self) -> str:
+        return f"<Reservation of {self.tokens:g} tokens, started at {self.started:g} s>"
+
+
+def estimate_tokens(task: Any) -> int:
+    """Estimate of a task's tokens: a quarter of its characters, plus the limit on its answer if it names one.
+
+    >>> estimate_tokens("What is a race condition?")
+    7
+    >>> estimate_tokens({"prompt": "Why?", "max_tokens": 300})
+    310
+    """
+    return math.ceil(len(str(task)) / 4) + (answer_bound(task) or 0)
+
+
+def answer_bound(task: Any, agent: Any = None) -> int | None:
+    """The limit on the answer's tokens that the task names, or else the agent; None if there is none."""
+    bounds = [task.get(name) if isinstance(task, Mapping) else read(task, name) for name in _ANSWER_BOUNDS]
+    bounds.append(read(agent, "max_tokens"))
+    return next((bound for bound in bounds if isinstance(bound, int) and not isinstance(bound, bool)), None)
 
 
 class RateLimiter:
@@ -71,8 +145,6 @@ class RateLimiter:
         self.requests_per_minute = requests_per_minute
         self.tokens_per_minute = tokens_per_minute
 
-    # -- settings -------------------------------------------------------------------------------------------------
-
     @property
     def requests_per_minute(self) -> float | None:
         """Starts allowed per minute; assign at any time, None for no limit."""
@@ -109,8 +181,6 @@ class RateLimiter:
         instructions = str(read(agent, "instructions") or "")
         return tokens + (answer_bound(None, agent) or 0) + math.ceil(len(instructions) / 4)
 
-    # -- acquiring ------------------------------------------------------------------------------------------------
-
     def delay(self, tokens: float = 0) -> float:
         """Lower bound, in seconds, for the wait of a call made now; 0 if it could start. Reserves nothing."""
         number("tokens", tokens, _NONE_USED, least=0)
@@ -142,25 +212,22 @@ class RateLimiter:
             raise
         finally:
             self._waited += self._loop.time() - began
-        self._stamp(reservation)
+        now = reservation.started = self._loop.time()
+        late = now > reservation.due + _SLACK  # then the request may be sent later still
+        for entry in reservation.entries.values():
+            entry.at = max(entry.at, now + (_GUARD if late else 0.0))
         return reservation
 
     async def __aenter__(self) -> Reservation:
         return await self.acquire()
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Return nothing to the limiter: the start has been used."""
 
     def statistics(self) -> RateStatistics:
         """Return the limiter's current state and its totals."""
-        return RateStatistics(
-            self.requests_per_minute, self.tokens_per_minute, self._started, self._tokens,
-            len(self._waiters), self._waiters.peak, self._waited, self._schedule.pause.delay(self._now()),
-        )  # fmt: skip
-
-    # -- inside ---------------------------------------------------------------------------------------------------
+        waiting, paused = len(self._waiters), self._schedule.pause.delay(self._now())
+        return RateStatistics(self._started, self._tokens, waiting, self._waiters.peak, self._waited, paused)
 
     def _serve(self) -> None:
         """Grant the waiting calls that are due, and set the timer for the next one."""
@@ -185,12 +252,6 @@ class RateLimiter:
         reservation.entries = self._schedule.take(reservation.tokens, now, due)
         self._started += 1
         self._tokens += reservation.tokens
-
-    def _stamp(self, reservation: Reservation) -> None:
-        """Log a start at its real time, plus a margin if it was late: the request may be sent later still."""
-        now = reservation.started = self._now()
-        for entry in reservation.entries.values():
-            entry.at = max(entry.at, now + (_GUARD if now > reservation.due + _SLACK else 0.0))
 
     def _correct(self, reservation: Reservation, change: float, cancelled: bool) -> None:
         self._schedule.correct(reservation.entries, "tokens", change)
@@ -219,9 +280,6 @@ class RateLimiter:
         self._serve()
 
     def __repr__(self) -> str:
-        limits = (self.requests_per_minute, self.tokens_per_minute)
-        says = [
-            f"no {kind} limit" if limit is None else f"{limit:,.6g} {kind}s/min"
-            for limit, kind in zip(limits, ("request", "token"), strict=True)
-        ]
+        limits = {"request": self.requests_per_minute, "token": self.tokens_per_minute}
+        says = [f"no {kind} limit" if n is None else f"{n:,.6g} {kind}s/min" for kind, n in limits.items()]
         return f"<RateLimiter {', '.join(says)}; {self._started} started, {len(self._waiters)} waiting>"

@@ -1,8 +1,7 @@
 """Amounts and prices: the arithmetic of a `Budget`, and the error it raises.
 
-What it holds: `Spent`, `Prices`, `BudgetExceeded`, `BudgetStatistics`, and `most_tokens`, the upper bound for one call.
-Guarantee: `most_tokens` is more than real tokenizers make of any natural language.
-Strategy: plain arithmetic; nothing here knows a budget or a queue.
+What it holds: `Spent`, `Prices`, `BudgetExceeded`, `BudgetStatistics`, and `most_tokens`, the upper bound for one call:
+more than real tokenizers make of any natural language. Nothing here knows a budget or a queue.
 Opened by the decision guide.
 """
 
@@ -13,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agentkit.base.arguments import number, read, refusal
-from agentkit.limits.reservation import answer_bound
+from agentkit.limits.rate import answer_bound
 
 __all__ = ["BudgetExceeded", "BudgetStatistics", "Prices", "Spent", "amount", "most_tokens"]
 
@@ -46,12 +45,6 @@ class Spent:
 class BudgetStatistics:
     """A snapshot of a budget."""
 
-    calls: int | None
-    """Calls allowed; None for any number."""
-    tokens: float | None
-    """Tokens allowed; None for any number."""
-    money: float | None
-    """Money allowed; None for any amount."""
     used: Spent
     """Total used by settled calls."""
     held: Spent

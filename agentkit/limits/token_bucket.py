@@ -3,8 +3,7 @@
 What it holds: `TokenBucket`, the arithmetic that a provider uses to reject requests and a client uses to wait.
 Guarantees: in any t seconds at most `capacity + rate * t` can be taken; the level is never negative and never above
 the capacity; waiting as long as `wait` says is always enough.
-Strategy: pure arithmetic. A bucket has no clock and no lock; every call is passed the time (`now`, in seconds of any
-clock), so it works the same in virtual time, in real time and on paper.
+Strategy: pure arithmetic. Every call is passed the time (`now`, in seconds of any clock).
 Source: the token bucket of network traffic shaping (Turner 1986; RFC 2697 is a readable account).
 Opened by notebook 07.
 """

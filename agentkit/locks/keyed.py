@@ -2,9 +2,8 @@
 
 What it holds: `KeyedLock` and `KeyedLockStatistics`.
 Guarantees: first come, first served; safe under cancellation; a key takes no memory while no task holds it or waits
-for it. One event loop at a time; not thread-safe.
-A lock protects only against tasks that take it too, and a lock held across a model call makes the agents run one at a
-time; notebook 05, which opens this file, shows what to do instead.
+for it. One event loop at a time; not thread-safe. Opened by notebook 05.
+A lock protects only against tasks that take it too, and a lock held across a model call makes agents run one at a time.
 """
 
 from __future__ import annotations
@@ -29,12 +28,8 @@ class KeyedLockStatistics:
     """Keys in use now: those that a task holds or waits for."""
     queue_depth: int
     """Tasks waiting now, all keys together."""
-    peak_keys: int
-    """The most keys that were ever in use at once."""
     acquisitions: int
     """How often a key was taken."""
-    contended: int
-    """How often a task had to wait because another one held the key."""
 
 
 class KeyedLock:
@@ -58,7 +53,7 @@ class KeyedLock:
         self._locks: dict[Hashable, TracedLock] = {}
         self._users: dict[Hashable, int] = {}  # holders and waiters of each lock; the last one deletes it
         self._done: deque[LockSpan] = deque(maxlen=whole("keep", keep, KEEP, least=0))
-        self._peak = self._acquisitions = self._contended = 0
+        self._acquisitions = 0
 
     @asynccontextmanager
     async def hold(self, key: Hashable) -> AsyncIterator[None]:
@@ -66,10 +61,8 @@ class KeyedLock:
         lock = self._locks.get(hashable("key", key))
         if lock is None:
             lock = self._locks[key] = TracedLock(f"{self.name}[{key!r}]", order=self._order)
-            self._peak = max(self._peak, len(self._locks))
         self._users[key] = self._users.get(key, 0) + 1
         try:
-            self._contended += lock.locked()
             async with lock:
                 self._acquisitions += 1
                 yield
@@ -92,7 +85,7 @@ class KeyedLock:
     def statistics(self) -> KeyedLockStatistics:
         """Return how many keys are in use and how many tasks wait now, and totals."""
         waiting = sum(lock.statistics().queue_depth for lock in self._locks.values())
-        return KeyedLockStatistics(len(self._locks), waiting, self._peak, self._acquisitions, self._contended)
+        return KeyedLockStatistics(len(self._locks), waiting, self._acquisitions)
 
     def __len__(self) -> int:
         return len(self._locks)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 from agentkit.base.arguments import instance, text, whole
@@ -61,14 +60,10 @@ class LockStatistics:
     """The most tasks that were ever waiting at once."""
     acquisitions: int
     """How often the lock was taken."""
-    contended: int
-    """How often a task had to wait, including tasks that were cancelled."""
     abandoned: int
     """How often a task was cancelled while waiting."""
     waited: float
     """Seconds spent waiting so far, summed over all tasks."""
-    held: float
-    """Seconds the lock was held so far."""
 
 
 class TracedLock:
@@ -94,8 +89,8 @@ class TracedLock:
         self._since: tuple[float, float] = (0.0, 0.0)  # when the holder asked, and when it got the lock
         self._waiters = Waiters[tuple[Task, float]]("lock")  # each waiting task, and when it asked
         self._done: deque[LockSpan] = deque(maxlen=whole("keep", keep, KEEP, least=0))
-        self._acquisitions = self._contended = self._abandoned = 0
-        self._waited = self._held = 0.0
+        self._acquisitions = self._abandoned = 0
+        self._waited = 0.0
 
     def locked(self) -> bool:
         """Whether a task holds the lock."""
@@ -108,7 +103,7 @@ class TracedLock:
 
     async def acquire(self) -> bool:
         """Take the lock, waiting in FIFO order; returns True, like `asyncio.Lock`."""
-        task, now = _here()
+        task, asked = _here()
         if self._holder is task:
             raise RuntimeError(
                 f"task {task.get_name()!r} already holds {self.name!r} and would wait for itself for ever; "
@@ -120,14 +115,16 @@ class TracedLock:
             return self.acquire_nowait()
         if self._holder.get_loop() is not task.get_loop():
             raise RuntimeError(f"{self!r} is held on another event loop; give each loop a lock of its own")
-        self._contended += 1
         try:
-            await self._waiters.wait((task, now), self._grant)
+            await self._waiters.wait((task, asked), self._grant)
         except asyncio.CancelledError:
             if self._holder is task:  # cancelled after the lock was handed to it, before it woke up
                 self.release()
             else:
-                self._give_up(task, now)
+                now = task.get_loop().time()
+                self._abandoned += 1
+                self._waited += now - asked
+                self._done.append(LockSpan(self.name, task.get_name(), asked, None, now))
             raise
         return True
 
@@ -139,9 +136,7 @@ class TracedLock:
             raise RuntimeError(
                 f"task {task.get_name()!r} released {self.name!r}, which {holder} holds; use `async with` to pair them"
             )
-        asked, got = self._since
-        self._held += now - got
-        self._done.append(LockSpan(self.name, task.get_name(), asked, got, now))
+        self._done.append(LockSpan(self.name, task.get_name(), *self._since, now))
         if self._order is not None:
             self._order.released(self.name, task)
         self._holder = None
@@ -157,16 +152,8 @@ class TracedLock:
     def statistics(self) -> LockStatistics:
         """Return which task holds the lock, how many wait, and totals."""
         holder = None if self._holder is None else self._holder.get_name()
-        return LockStatistics(
-            holder,
-            len(self._waiters),
-            self._waiters.peak,
-            self._acquisitions,
-            self._contended,
-            self._abandoned,
-            self._waited,
-            self._held,
-        )
+        queued, peak = len(self._waiters), self._waiters.peak
+        return LockStatistics(holder, queued, peak, self._acquisitions, self._abandoned, self._waited)
 
     def _grant(self, waiter: tuple[Task, float]) -> bool:
         return self._holder is None and self._hand_to(*waiter, waiter[0].get_loop().time())
@@ -179,18 +166,10 @@ class TracedLock:
             self._order.acquired(self.name, task)
         return True
 
-    def _give_up(self, task: Task, asked: float) -> None:
-        now = asyncio.get_running_loop().time()
-        self._abandoned += 1
-        self._waited += now - asked
-        self._done.append(LockSpan(self.name, task.get_name(), asked, None, now))
-
     async def __aenter__(self) -> None:
         await self.acquire()
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.release()
 
     def __repr__(self) -> str:

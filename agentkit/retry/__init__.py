@@ -8,11 +8,4 @@ from __future__ import annotations
 from agentkit.retry.failures import classify
 from agentkit.retry.policy import Attempts, Retries, RetryBudget, RetryPolicy, RetryStatistics
 
-__all__ = [
-    "Attempts",
-    "Retries",
-    "RetryBudget",
-    "RetryPolicy",
-    "RetryStatistics",
-    "classify",
-]
+__all__ = ["Attempts", "Retries", "RetryBudget", "RetryPolicy", "RetryStatistics", "classify"]

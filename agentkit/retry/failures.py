@@ -4,8 +4,7 @@ What it holds: `classify`, which sorts exceptions into `rate_limited`, `transien
 Guarantee: unknown errors are permanent, so a bug in a program is never retried.
 Strategy: check the error's code first, then its status, then its type. Status 429 covers two families: too fast, which
 passes, and out of money or too large, which never does; only the code and the message distinguish them. Duck typing:
-it reads `status_code`, `code` and `response.headers`, and openai is not imported.
-Opened by the decision guide.
+openai is not imported. Opened by the decision guide.
 """
 
 from __future__ import annotations
@@ -69,23 +68,21 @@ def is_overload(error: BaseException) -> bool:
     (True, False)
     """
     kind = classify(error)
-    return kind == "rate_limited" or (
-        kind == "transient" and (status_of(error) in (503, 529) or _says_overloaded(error))
-    )
+    if kind != "transient":
+        return kind == "rate_limited"
+    return status_of(error) in (503, 529) or any("overloaded" in word for word in _codes(error))
 
 
-def _says_overloaded(error: BaseException) -> bool:
-    return any(isinstance(word := read(error, name), str) and "overloaded" in word for name in ("code", "type"))
+def _codes(error: BaseException) -> list[str]:
+    return [word for name in ("code", "type") if isinstance(word := read(error, name), str)]
 
 
 def _by_code(error: BaseException) -> Kind | None:
-    for name in ("code", "type"):
-        word = read(error, name)
-        if isinstance(word, str):
-            if word.endswith("_spend_limit_exceeded"):
-                return "permanent"
-            if word in _CODES:
-                return _CODES[word]
+    for word in _codes(error):
+        if word.endswith("_spend_limit_exceeded"):
+            return "permanent"
+        if word in _CODES:
+            return _CODES[word]
     return None
 
 

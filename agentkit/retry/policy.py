@@ -2,15 +2,12 @@
 
 What it holds: `RetryPolicy`, the rules; `RetryBudget`, the limit on a run's retries; `Retries`, the state of one run,
 and its `RetryStatistics`; `Attempts`, for use without an executor. `failures.py` classifies errors.
-Guarantees: permanent failures are not retried; a `Retry-After` is a lower bound for the wait, and delays all calls of
-the run; the number of attempts, the total time and the share of retries are all limited; cancellation is never caught.
-Strategy: exponential backoff with full jitter (Brooker, "Exponential Backoff and Jitter", AWS 2015). The policy is
-arithmetic and holds no state of a run, so you can share it; `begin()` creates the state. The budget is a bucket that
-requests fill and retries empty (Google SRE book, chapter 21): when everything fails, retrying everything would double
-the load on a provider that is already in trouble. Rate limiting has its own bucket, since it is how a provider paces
-its clients and not a sign of trouble.
-Use only one retry layer: three attempts around three attempts are nine. agentkit's clients do not retry.
-Opened by the decision guide.
+Guarantees: permanent failures are not retried; a `Retry-After` delays all calls of the run; the number of attempts, the
+total time and the share of retries are limited; cancellation is never caught.
+Strategy: exponential backoff with full jitter (Brooker, "Exponential Backoff and Jitter", AWS 2015). A bucket that
+requests fill and retries empty limits the load on a provider in trouble (Google SRE book, chapter 21); rate limiting,
+which is no sign of trouble, has its own.
+Use only one retry layer: three attempts around three attempts are nine. Opened by the decision guide.
 """
 
 from __future__ import annotations
@@ -21,7 +18,6 @@ import inspect
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from agentkit.base.arguments import (
@@ -102,21 +98,13 @@ class RetryPolicy:
     """
 
     attempts: int = attribute(whole, remedy="use 1 for no retry")
-    """The most attempts that may fail with a transient error."""
     rate_limit_attempts: int = attribute(whole, remedy="use 1 for no retry")
-    """The most attempts that may be rejected because of the rate."""
     wait_initial: float = attribute(number, remedy="it is a time in seconds", above=0)
-    """The largest wait before the first retry, in seconds."""
     wait_max: float = attribute(number, remedy="it is a time in seconds", above=0)
-    """The largest wait before any retry, in seconds."""
     deadline: float | None = attribute(seconds)
-    """Seconds from the start of a task to the last attempt; None for no limit."""
     jitter: str = attribute(choice, choices=_JITTER, remedy="use 'full'")
-    """How much of a wait is random."""
     budget: RetryBudget | None = attribute(instance, kind=RetryBudget, none=True)
-    """How many retries a run may make; None for no limit."""
     seed: int | None = attribute(whole, least=None, none=True)
-    """The seed of the random waits; None for a different one in each process."""
 
     def __init__(
         self,
@@ -141,8 +129,6 @@ class RetryPolicy:
         self.budget = budget
         self._on = _exceptions(on)
         self._alone: tuple[asyncio.AbstractEventLoop, Retries] | None = None  # for use without an executor
-
-    # -- arithmetic -----------------------------------------------------------------------------------------------
 
     def kind(self, error: BaseException) -> Kind:
         """Classify a failure as `rate_limited`, `transient` or `permanent`: `classify` plus the policy's `on`."""
@@ -172,8 +158,6 @@ class RetryPolicy:
     def begin(self) -> Retries:
         """Create the state of one run: its budget, its pause, its random numbers."""
         return Retries(self)
-
-    # -- use without an executor ----------------------------------------------------------------------------------
 
     def __call__(self, fn: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
         """Decorate an async function: each call is retried according to this policy."""
@@ -227,12 +211,8 @@ class RetryStatistics:
     """Other failures that a retry may fix."""
     given_up: int
     """Failures that were not retried, for any reason."""
-    over_budget: int
-    """Failures that were not retried only because the budget was used up."""
     waited: float
     """Seconds of backoff, the sum over all tasks."""
-    paused: float
-    """Seconds until the next start is allowed, because the provider asked for a pause."""
 
 
 class Retries:
@@ -248,12 +228,11 @@ class Retries:
 
     def __init__(self, policy: RetryPolicy) -> None:
         self.policy, self.pause = policy, Pause()
-        self._started = self.pause.start
         self._rng = random.Random(random.getrandbits(64) if policy.seed is None else policy.seed)
         reserve = policy.budget.reserve if policy.budget else 0.0
         self._level = {"transient": reserve, "rate_limited": reserve}
         self._failures = {"transient": 0, "rate_limited": 0, "permanent": 0}
-        self._requests = self._retries = self._given_up = self._over_budget = 0
+        self._requests = self._retries = self._given_up = 0
         self._credited = 0  # requests already added to the levels
         self._waited = 0.0
 
@@ -263,17 +242,11 @@ class Retries:
 
     def start(self, now: float, retry: bool = False) -> None:
         """Record the start of an attempt."""
-        self._started(now)
+        self.pause.start(now)
         if retry:
             self._retries += 1
         else:
             self._requests += 1
-
-    def _earn(self, budget: RetryBudget) -> None:
-        """Add to the levels what the requests since the last time have earned."""
-        fresh, self._credited = self._requests - self._credited, self._requests
-        self._level["transient"] = min(budget.reserve, self._level["transient"] + fresh * budget.transient)
-        self._level["rate_limited"] += fresh * budget.rate_limited
 
     def next_wait(self, error: BaseException, attempt: int, started: float, now: float) -> float | None:
         """Seconds to wait before the next attempt at a task; None to give up.
@@ -287,10 +260,11 @@ class Retries:
         if hint is not None and hint <= MAX_RETRY_AFTER:
             self.pause.hold(now + hint, now)
         wait = self.policy.wait(error, attempt, now - started, self._rng)
-        if wait is not None and self.policy.budget:
-            self._earn(self.policy.budget)
+        if wait is not None and (budget := self.policy.budget):
+            fresh, self._credited = self._requests - self._credited, self._requests
+            self._level["transient"] = min(budget.reserve, self._level["transient"] + fresh * budget.transient)
+            self._level["rate_limited"] += fresh * budget.rate_limited
             if self._level[kind] < 1:
-                self._over_budget += 1
                 wait = None
             else:
                 self._level[kind] -= 1
@@ -298,12 +272,10 @@ class Retries:
         self._waited += wait or 0.0
         return wait
 
-    def statistics(self, now: float | None = None) -> RetryStatistics:
-        """Return the totals so far, and how long the pause lasts from `now`."""
-        return RetryStatistics(
-            self._requests, self._retries, self._failures["rate_limited"], self._failures["transient"],
-            self._given_up, self._over_budget, self._waited, 0.0 if now is None else self.pause.delay(now),
-        )  # fmt: skip
+    def statistics(self) -> RetryStatistics:
+        """Return the totals so far."""
+        limited, transient = self._failures["rate_limited"], self._failures["transient"]
+        return RetryStatistics(self._requests, self._retries, limited, transient, self._given_up, self._waited)
 
     def __repr__(self) -> str:
         return f"<Retries: {self._requests} requests, {self._retries} retries, {self._given_up} given up>"
@@ -341,14 +313,12 @@ class Attempts:
     def __enter__(self) -> Attempts:
         return self
 
-    def __exit__(
-        self, exc_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
         if not isinstance(error, Exception):
             return False
-        self._failed[self._retries.policy.kind(error)] += 1
-        failures = self._failed[self._retries.policy.kind(error)]
-        wait = self._retries.next_wait(error, failures, self._began, self._loop.time())
+        failure = self._retries.policy.kind(error)
+        self._failed[failure] += 1
+        wait = self._retries.next_wait(error, self._failed[failure], self._began, self._loop.time())
         if wait is None:
             if self.number > 1:
                 error.add_note(f"gave up after {self.number} attempts and {self._loop.time() - self._began:.3g} s")

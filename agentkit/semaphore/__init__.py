@@ -9,10 +9,4 @@ from __future__ import annotations
 from agentkit.semaphore.adaptive import AdaptiveLimiter, AdaptiveStatistics
 from agentkit.semaphore.capacity import CapacityLimiter, LimiterStatistics, QueueFull
 
-__all__ = [
-    "AdaptiveLimiter",
-    "AdaptiveStatistics",
-    "CapacityLimiter",
-    "LimiterStatistics",
-    "QueueFull",
-]
+__all__ = ["AdaptiveLimiter", "AdaptiveStatistics", "CapacityLimiter", "LimiterStatistics", "QueueFull"]

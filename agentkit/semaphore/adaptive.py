@@ -3,14 +3,12 @@
 What it holds: `AdaptiveLimiter`, a `CapacityLimiter` whose `limit` follows what calls report; its statistics; and
 `Gradient`, which detects that a provider has become slow.
 Guarantees: `min_limit <= limit <= max_limit`; a burst of refusals cuts the limit once; the limit grows only while all
-its slots are in use. `Gradient` compares whole windows of answers, never single ones, so answers of uneven length do
-not mislead it: a short answer is mostly the wait for its first token.
+its slots are in use. `Gradient` compares whole windows of answers, so single uneven answers do not mislead it.
 Strategy: AIMD (additive increase, multiplicative decrease: Chiu and Jain 1989) with later ideas from TCP: slow start; a
 remembered ceiling that is approached fast and passed carefully (CUBIC); recovery after a collapse (ssthresh). The
 gradient (Netflix's concurrency-limits, 2018) compares recent seconds per output token with the best so far, which
-drifts slowly towards recent values, so a provider that is slower for good becomes the new normal.
-Use one event loop at a time; not thread-safe. If the provider limits a rate, add a `RateLimiter`.
-Opened by notebook 08.
+drifts slowly towards recent values. If the provider limits a rate, add a `RateLimiter`.
+Use one event loop at a time; not thread-safe. Opened by notebook 08.
 """
 
 from __future__ import annotations
@@ -98,7 +96,10 @@ class AdaptiveLimiter(CapacityLimiter):
         self._refusals += refused
         if refused:
             if current:
-                self._remember_ceiling()
+                accepted = float(max(1, min(self._in_flight - 1, self._level)))
+                if self._calm:
+                    self._first = accepted
+                self._ceiling = max(accepted, self._first / 2)  # in a collapse, half of the first one at least
                 self._cut(CUT, finished)
         elif current:
             self._calm = True
@@ -108,19 +109,13 @@ class AdaptiveLimiter(CapacityLimiter):
                 self._cut(max(0.5, HOLD / self._slow), finished)
             elif self._is_used_up(started, finished) and self._slow <= HOLD:
                 self._grow()
-        self._apply()
+        if int(self._level) != self._limit:
+            self.limit = int(self._level)
 
     def _restart(self) -> None:
         self._ceiling = self._first = math.inf
         self._pace = self._fastest()  # slots per success at and above the ceiling
         self._calm = True  # whether a call has succeeded since the last cut
-
-    def _remember_ceiling(self) -> None:
-        """Set the ceiling to the accepted calls in flight; in a collapse, to half of the first ceiling at least."""
-        taken = float(max(1, min(self._in_flight - 1, self._level)))
-        if self._calm:
-            self._first = taken
-        self._ceiling = max(taken, self._first / 2)
 
     def _cut(self, share: float, now: float) -> None:
         self._level = max(float(self._min_limit), self._level * share)
@@ -147,10 +142,6 @@ class AdaptiveLimiter(CapacityLimiter):
     def _fastest(self) -> float:
         """Slots per success: 1 doubles the limit each round; half of that with the gradient, which reacts later."""
         return 1.0 if self._gradient is None else 0.5
-
-    def _apply(self) -> None:
-        if int(self._level) != self._limit:
-            self.limit = int(self._level)
 
     def statistics(self) -> AdaptiveStatistics:
         """Return the limiter's current state, its peaks, and what it has learned."""
@@ -189,11 +180,9 @@ class Gradient:
         """Record one answer; return the slowdown if it completes a window, else None."""
         if per_token is None or not 0 < per_token < math.inf or not 0 < seconds < math.inf:
             return None
-        self._count, self._seconds, self._tokens = (
-            self._count + 1,
-            self._seconds + seconds,
-            self._tokens + seconds / per_token,
-        )
+        self._count += 1
+        self._seconds += seconds
+        self._tokens += seconds / per_token
         if self._count < WINDOW:
             return None
         recent = self._seconds / self._tokens

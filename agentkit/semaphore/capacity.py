@@ -3,9 +3,8 @@
 What it holds: `CapacityLimiter`, its `LimiterStatistics`, and `QueueFull`.
 Guarantees: first come, first served; no slot is ever lost, granted twice or taken out of turn, whenever a waiter or
 holder is cancelled; at most `limit` holders, except after `limit` was lowered, because holders are not interrupted.
-Strategy: `release` hands the slot to the longest waiter in the same step, so no other task can take it before the
-waiter resumes. (Leaving the slot free until the waiter resumes is how older asyncio and anyio semaphores lost
-wake-ups.) Use one event loop at a time; not thread-safe.
+Strategy: `release` hands the slot to the longest waiter in the same step. (Leaving the slot free until the waiter
+resumes is how older asyncio and anyio semaphores lost wake-ups.) Use one event loop at a time; not thread-safe.
 Opened by notebook 07; notebook 01 uses it.
 """
 
@@ -14,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 
 from agentkit.base.arguments import called, whole
 from agentkit.semaphore.waiters import Waiters
@@ -170,9 +168,7 @@ class CapacityLimiter:
     async def __aenter__(self) -> None:
         await self.acquire()
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.release()
 
     def __repr__(self) -> str:

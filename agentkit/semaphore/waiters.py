@@ -1,22 +1,22 @@
 """The queue of waiting tasks that limiters, locks and budgets share.
 
-What it holds: `Waiters`, which keeps the order; its owner decides when a waiter may continue.
+What it holds: `Waiters`, which keeps the order, while its owner decides when a waiter may continue; `is_real`.
 Guarantees: first come, first served. A waiter gets its turn in the same step in which the owner calls `serve`, so no
 other task can take what it was given. A cancelled waiter leaves the queue, or gives back what it was given. Waiters of
-a closed event loop can never resume and do not count. The waiters of an event loop are served in that loop, even if
-another thread calls `serve`.
+a closed event loop do not count. Waiters are served in their own event loop, even if another thread calls `serve`.
 Strategy: one future for each waiter, as in trio's `ParkingLot`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from asyncio import _get_running_loop
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-__all__ = ["Waiters"]
+__all__ = ["Waiters", "is_real"]
 
 N = TypeVar("N")
 
@@ -103,3 +103,14 @@ class Waiters(Generic[N]):
 
     def __iter__(self) -> Iterator[N]:
         return iter(self._turns.values())
+
+
+def is_real(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether the loop uses the machine's clock, as those of asyncio and uvloop do; a virtual clock is its own.
+
+    >>> async def main():
+    ...     return is_real(asyncio.get_running_loop())
+    >>> asyncio.run(main())
+    True
+    """
+    return abs(loop.time() - time.monotonic()) < 1
