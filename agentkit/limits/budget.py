@@ -208,9 +208,7 @@ class Budget:
 
     def _claim(self, task: object, agent: object) -> Claim:
         """Return a claim on one call, not granted yet; raises `BudgetExceeded` if it never can be."""
-        model = read(agent, "model", "")
-        if not isinstance(model, str):
-            model = ""
+        model = name if isinstance(name := read(agent, "model", ""), str) else ""
         need = self._need(task, agent, model)
         if (outer := running.get()) is not None and outer.budget is self:
             outer.cancel()  # the task it was made for makes its own claims

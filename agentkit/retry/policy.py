@@ -5,8 +5,7 @@ and its `RetryStatistics`; `Attempts`, for use without an executor. `failures.py
 Guarantees: permanent failures are not retried; a `Retry-After` delays all calls of the run; the number of attempts, the
 total time and the share of retries are limited; cancellation is never caught.
 Strategy: exponential backoff with full jitter (Brooker, "Exponential Backoff and Jitter", AWS 2015). A bucket that
-requests fill and retries empty limits the load on a provider in trouble (Google SRE book, chapter 21); rate limiting,
-which is no sign of trouble, has its own.
+requests fill and retries empty limits the load on a provider in trouble (Google SRE book, chapter 21).
 Use only one retry layer: three attempts around three attempts are nine. Opened by the decision guide.
 """
 

@@ -1,14 +1,13 @@
 """A concurrency limit that finds out how many calls at once a provider accepts.
 
 What it holds: `AdaptiveLimiter`, a `CapacityLimiter` whose `limit` follows what calls report; its statistics; and
-`Gradient`, which detects that a provider has become slow.
-Guarantees: `min_limit <= limit <= max_limit`; a burst of refusals cuts the limit once; the limit grows only while all
-its slots are in use. `Gradient` compares whole windows of answers, so single uneven answers do not mislead it.
-Strategy: AIMD (additive increase, multiplicative decrease: Chiu and Jain 1989) with later ideas from TCP: slow start; a
-remembered ceiling that is approached fast and passed carefully (CUBIC); recovery after a collapse (ssthresh). The
-gradient (Netflix's concurrency-limits, 2018) compares recent seconds per output token with the best so far, which
-drifts slowly towards recent values. If the provider limits a rate, add a `RateLimiter`.
-Use one event loop at a time; not thread-safe. Opened by notebook 08.
+`Gradient`, which compares whole windows of answers to detect that a provider has become slow.
+Guarantees: `min_limit <= limit <= max_limit`; a burst of refusals cuts the limit once; it grows only while all its
+slots are in use. Use one event loop at a time; not thread-safe. If the provider limits a rate, add a `RateLimiter`.
+Strategy: AIMD (additive increase, multiplicative decrease: Chiu and Jain 1989) with slow start, a remembered ceiling
+that is approached fast and passed carefully (CUBIC), and recovery after a collapse (ssthresh). The gradient (Netflix's
+concurrency-limits, 2018) compares with the best so far, which drifts slowly towards recent values.
+Opened by notebook 08.
 """
 
 from __future__ import annotations
@@ -75,6 +74,11 @@ class AdaptiveLimiter(CapacityLimiter):
         self._instant, self._used_up = -math.inf, False  # when calls last ended, and whether all slots were taken then
         self._restart()
 
+    def _restart(self) -> None:
+        self._ceiling = self._first = math.inf
+        self._pace = self._fastest()  # slots per success at and above the ceiling
+        self._calm = True  # whether a call has succeeded since the last cut
+
     def observe(
         self, started: float, finished: float, *, refused: bool = False, per_token: float | None = None
     ) -> None:
@@ -111,11 +115,6 @@ class AdaptiveLimiter(CapacityLimiter):
                 self._grow()
         if int(self._level) != self._limit:
             self.limit = int(self._level)
-
-    def _restart(self) -> None:
-        self._ceiling = self._first = math.inf
-        self._pace = self._fastest()  # slots per success at and above the ceiling
-        self._calm = True  # whether a call has succeeded since the last cut
 
     def _cut(self, share: float, now: float) -> None:
         self._level = max(float(self._min_limit), self._level * share)

@@ -132,9 +132,8 @@ class CapacityLimiter:
 
     def statistics(self) -> LimiterStatistics:
         """Return the limiter's current state and its peaks."""
-        return LimiterStatistics(
-            self._in_flight, self._limit, len(self._waiters), self._peak_in_flight, self._waiters.peak
-        )
+        waiting, peak = len(self._waiters), self._waiters.peak
+        return LimiterStatistics(self._in_flight, self._limit, waiting, self._peak_in_flight, peak)
 
     def subscribe(self, listener: Callable[[], None]) -> Callable[[], None]:
         """Call `listener()` after every change of `limit`; returns a function that unsubscribes it."""
