@@ -27,8 +27,8 @@ else:
     T, R = TypeVar("T"), TypeVar("R")
 
 __all__ = [
-    "STATUSES", "Attempt", "Outcome", "Reads", "Span", "Status", "StoredError", "clock", "current", "reason_of", "shown",
-    "span",
+    "STATUSES", "Attempt", "Outcome", "Reads", "Span", "Status", "StoredError", "clock", "current", "reason_of",
+    "shown", "span",
 ]  # fmt: skip
 
 Status = Literal["success", "failed", "timeout", "cancelled", "rejected"]
