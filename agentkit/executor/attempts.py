@@ -1,6 +1,7 @@
 """The attempts of a run that are in flight, and one timer for all their time limits.
 
-What it holds: `Attempts`.
+What it holds: `Attempts`; `begun`, which makes an asyncio task that sees an early cancellation; `turn`;
+`without_caller`.
 Guarantees: no attempt is cancelled early; at most one timer is set, however many attempts there are.
 Strategy: the timer is set for the earliest instant. An `asyncio.timeout` per call would set and clear a timer each.
 """
@@ -8,10 +9,13 @@ Strategy: the timer is set for the earliest instant. An `asyncio.timeout` per ca
 from __future__ import annotations
 
 import asyncio
+import types
+from collections.abc import Coroutine, Generator
+from contextvars import Context
 from math import inf
 from typing import Any
 
-__all__ = ["Attempts"]
+__all__ = ["Attempts", "begun", "turn", "without_caller"]
 
 
 class Attempts:
@@ -65,3 +69,31 @@ class Attempts:
         self.timer, self.due = None, inf
         if following < inf:
             self.set_timer(loop, following)
+
+
+def begun(
+    loop: asyncio.AbstractEventLoop | None, work: Coroutine[Any, Any, None], context: Context | None
+) -> asyncio.Task[None]:
+    """Make a task of a coroutine that begins with `await turn()`, and begin it: so it sees an early cancellation."""
+    try:
+        task = loop.create_task(work, context=context)  # type: ignore[union-attr]  # it has begun
+    except BaseException:
+        work.close()
+        raise
+    if not work.cr_suspended:  # type: ignore[attr-defined]  # an eager task factory has begun it already
+        work.send(None)
+    return task
+
+
+@types.coroutine
+def turn() -> Generator[None, None, None]:
+    """Give the loop one turn; a coroutine that awaits this can be begun by hand."""
+    yield
+
+
+def without_caller(error: BaseException) -> BaseException:
+    """Drop the frame that caught an error from its traceback, so that the error does not keep the run alive."""
+    try:
+        return error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
+    except Exception:  # an exception that cannot be changed
+        return error

@@ -132,7 +132,6 @@ class Nesting:
         outer, outcome = inside.get(), current.get()
         if outer is None or outcome is None or not self._may_lend(outer, outcome):
             self._awaited = True
-            self.check()
             yield
             return
         outer.lent.add(outcome.task_id)

@@ -11,14 +11,13 @@ attempt must be granted. Then it starts the attempt in an asyncio task and conte
 from __future__ import annotations
 
 import asyncio
-import types
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from contextvars import Context, copy_context
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from math import inf
 from typing import Any, Generic
 
-from agentkit.executor.attempts import Attempts
+from agentkit.executor.attempts import Attempts, begun, turn, without_caller
 from agentkit.executor.call import UNFINISHED, Nesting, NeverStarts, forgotten_await, inside
 from agentkit.executor.grants import Gate, Grant, refusal
 from agentkit.executor.settings import Plan, open_bar
@@ -117,7 +116,7 @@ class Dispatcher(Generic[T, R]):
             self._limit_changed()
             if self._source.is_async:
                 self._context.run(self._source.start, self._now, self._wake)
-            self._dispatcher = _begun(loop, self._dispatch(), self._context)
+            self._dispatcher = begun(loop, self._dispatch(), self._context.copy())
             self._loop = loop
         except BaseException:
             self._source.close()
@@ -140,7 +139,7 @@ class Dispatcher(Generic[T, R]):
     async def _dispatch(self) -> None:
         source, limiter, gate, outcome, started, now = self._source, self.limiter, self._gate, None, 0, 0.0
         try:
-            await _turn()
+            await turn()
             while self._cut_off is None:
                 outcome = self._take()
                 if outcome is None:
@@ -171,8 +170,13 @@ class Dispatcher(Generic[T, R]):
         while self._live or source.feeder is not None:
             try:
                 await self._hear()
-            except asyncio.CancelledError:  # once more: for agents that swallow it
+            except asyncio.CancelledError:  # once more: for agents and sources that swallow it
                 self._attempts.cancel()
+                source.close()
+        for outcome in source.arrived:  # taken, and never started
+            if self._kept is not None:
+                self._kept.append(outcome)
+            self._end_cut_off(outcome)
         self._finish()
 
     def _take(self) -> Outcome[T, R] | None:
@@ -199,22 +203,25 @@ class Dispatcher(Generic[T, R]):
 
     async def _admit(self, outcome: Outcome[T, R]) -> Grant | None:
         """Wait for a slot, and for what the attempt must be granted; the outcome has ended if it cannot be had."""
-        limiter, gate, deadline, holding, grant = self.limiter, self._gate, self._settings.deadline, False, None
+        limiter, gate, deadline, holding = self.limiter, self._gate, self._settings.deadline, False
+        grant = None if gate.is_open else Grant()
         until = None if deadline is None else self.began + outcome.submitted + deadline
         try:
             async with asyncio.timeout_at(until) as limit:
-                while not holding:
-                    if not (holding := limiter.acquire_nowait()):
+                if grant is not None:
+                    await gate.claim(outcome, grant)  # without a slot, which a nested run may need to end
+                while not holding or self._paused:
+                    if holding:
+                        limiter.release()
+                        holding = False
+                        await self._hear()
+                    elif not (holding := limiter.acquire_nowait()):
                         with self._nesting.queued():
                             holding = await limiter.acquire()
                         gate.since = None
-                    while self._paused:
-                        if holding:
-                            limiter.release()
-                        holding = False
-                        await self._hear()
-                if not gate.is_open:
-                    grant = await gate.ask(outcome)
+                    if holding and not self._paused and not gate.is_open:
+                        grant = grant or Grant()
+                        await gate.reserve(outcome, grant)
             if gate.closed is None:
                 return grant
             status, error = gate.closed
@@ -247,8 +254,10 @@ class Dispatcher(Generic[T, R]):
 
     def _start(self, outcome: Outcome[T, R], grant: Grant | None, now: float) -> None:
         """Start an attempt, which from here on holds the slot and the grant."""
-        when, context, started = inf, None, False
+        when, context, started = inf, self._context.copy(), False
         try:
+            if self._cut_off:  # by the source, or by a function of the user's that was called meanwhile
+                return
             if self._timed:
                 waited = now - outcome.submitted
                 if (seconds := self._settings.seconds_left(waited)) <= 0:
@@ -257,11 +266,10 @@ class Dispatcher(Generic[T, R]):
                     return
                 when = self.began + now + seconds
             if grant is not None:
-                context = copy_context()
                 context.run(grant.begin)
             if self._retries is not None:
                 self._retries.start(self.began + now, outcome.started is not None)
-            self._live[outcome.task_id] = _begun(self._loop, self._attempt(outcome, grant, now), context), when
+            self._live[outcome.task_id] = begun(self._loop, self._attempt(outcome, grant, now), context), when
             started = True
             if outcome.started is None:
                 outcome.started = now
@@ -275,6 +283,8 @@ class Dispatcher(Generic[T, R]):
                 self._release(True, grant)
                 if outcome.finished is not None:
                     self._end(outcome)
+                elif self._cut_off:
+                    self._end_cut_off(outcome)
 
     # -- an attempt -----------------------------------------------------------------------------------------------
 
@@ -282,11 +292,13 @@ class Dispatcher(Generic[T, R]):
         """Call the agent once. Everything that can come of it ends here."""
         result = error = None
         try:
-            await _turn()
+            await turn()
             current.set(outcome)
+            if grant is not None:
+                grant.used = True
             result = await self._call(outcome.task)
         except BaseException as raised:
-            error = raised.with_traceback(raised.__traceback__ and raised.__traceback__.tb_next)
+            error = without_caller(raised)
         try:
             self._settle(outcome, result, error, grant, started)
         except BaseException as raised:  # a hook
@@ -318,6 +330,8 @@ class Dispatcher(Generic[T, R]):
             self._end(outcome)
             return
         if self._cut_off and isinstance(error, asyncio.CancelledError):
+            if outcome.attempt_log is not None:
+                outcome.attempt_log += (Attempt(started, finished, error),)
             self._end_cut_off(outcome)
             return
         ends_programs = not isinstance(error, Exception | asyncio.CancelledError)
@@ -419,6 +433,7 @@ class Dispatcher(Generic[T, R]):
 
     async def _wait_for(self, waiting: Callable[[], Awaitable[Any]]) -> None:
         try:
+            self._nesting.check()
             await waiting()
         except BaseException:
             self.stop("cancelled", "left before its end")
@@ -428,23 +443,3 @@ class Dispatcher(Generic[T, R]):
                 except asyncio.CancelledError:
                     self._attempts.cancel()
             raise
-
-
-def _begun(
-    loop: asyncio.AbstractEventLoop | None, work: Coroutine[Any, Any, None], context: Context | None
-) -> asyncio.Task[None]:
-    """Make a task of a coroutine that begins with `await _turn()`, and begin it: so it sees an early cancellation."""
-    try:
-        task = loop.create_task(work, context=context)  # type: ignore[union-attr]  # it has begun
-    except BaseException:
-        work.close()
-        raise
-    if not work.cr_suspended:  # type: ignore[attr-defined]  # an eager task factory has begun it already
-        work.send(None)
-    return task
-
-
-@types.coroutine
-def _turn() -> Generator[None, None, None]:
-    """Give the loop one turn; a coroutine that awaits this can be begun by hand."""
-    yield

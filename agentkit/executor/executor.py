@@ -14,6 +14,7 @@ import inspect
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
+from operator import is_
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from agentkit.base.arguments import called, choice, function, instance, refusal, seconds, switch, whole
@@ -26,6 +27,7 @@ from agentkit.journal import Journal
 from agentkit.limits import Budget, RateLimiter
 from agentkit.report import Outcome, Report, attach
 from agentkit.retry import RetryPolicy
+from agentkit.retry.policy import Retries
 from agentkit.semaphore import CapacityLimiter
 
 if TYPE_CHECKING:
@@ -89,8 +91,9 @@ class ParallelAgentExecutor:
     All of these can be assigned later, for the runs that begin then.
     """
 
-    __slots__ = ("_called", "_threads", "budget", "deadline", "journal", "limiter", "max_failures", "on_error", "pool",
-                 "progress", "rate_limiter", "retry", "serial", "timeout", "usage")  # fmt: skip
+    __slots__ = ("_called", "_retries", "_threads", "budget", "deadline", "journal", "limiter", "max_failures",
+                 "on_error", "pool", "progress", "rate_limiter", "retry", "serial", "timeout",
+                 "usage")  # fmt: skip
 
     def __init__(
         self,
@@ -116,6 +119,7 @@ class ParallelAgentExecutor:
         self.timeout, self.deadline, self.max_failures = timeout, deadline, max_failures
         self.on_error: OnError = on_error
         self._threads: Executor | None = None  # for `call`
+        self._retries: tuple[asyncio.AbstractEventLoop, RetryPolicy | None, Retries | None] | None = None  # of calls
         self._called: tuple[tuple[Any, ...], Plan[Any, Any]] | None = None  # what the last `call` was made of
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -255,13 +259,18 @@ class ParallelAgentExecutor:
         holds back the others. An error is the agent's own.
         """
         loop = asyncio.get_running_loop()
-        given = (loop, agent_fn, self.limiter, self.timeout, self.deadline, self.rate_limiter, self.retry, self.budget,
+        if self._retries is None or self._retries[:2] != (loop, self.retry):  # one pause and budget for all calls
+            self._retries = loop, self.retry, None if self.retry is None else self.retry.begin()
+        given = (agent_fn, self._retries, self.limiter, self.timeout, self.deadline, self.rate_limiter, self.budget,
                  self.journal, self.pool, self.usage)  # fmt: skip
-        if self._called is None or self._called[0] != given or self.journal is not None:
+        known = self._called is not None and all(map(is_, self._called[0], given)) and self.journal is None
+        if self._called is None or not known:
             if self.pool is None and self._threads is None and not self.serial and not is_async(agent_fn):
                 self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="agentkit")
-            pool = None if is_async(agent_fn) else self._threads
-            self._called = given, self._plan(agent_fn, on_error="raise", pool=pool, monitored=False)
+            pool = None if is_async(agent_fn) else self.pool or self._threads
+            plan = self._plan(agent_fn, on_error="raise", pool=pool, monitored=False)
+            plan.retries = self._retries[2]
+            self._called = given, plan
         return (await self._results(Run(self._called[1], Source([task]))))[0]
 
     async def _results(self, run: Run[T, R]) -> list[R]:

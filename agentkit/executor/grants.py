@@ -30,11 +30,13 @@ NOTED = 0.001  # seconds; a shorter wait is not noted
 class Grant:
     """What one attempt was granted."""
 
-    __slots__ = ("claim", "reservation")
+    __slots__ = ("claim", "reservation", "used")
 
     def __init__(self) -> None:
         self.reservation: Reservation | None = None
         self.claim: Claim | None = None
+        self.used = False
+        """Whether the agent was called."""
 
     def begin(self) -> None:
         """The call starts now, in the running context."""
@@ -43,6 +45,9 @@ class Grant:
 
     def settle(self, usage: Usage | None, model: str, failed: bool) -> None:
         """The call has ended; `usage` is what it used, as far as that is known."""
+        if not self.used:
+            self.give_back()
+            return
         if self.claim is not None:
             self.claim.settle(usage, model)
         if self.reservation is not None and usage is not None and not failed:
@@ -76,6 +81,7 @@ class Gate:
         self.since: float | None = None
         """Since when tasks have been waiting here one after another, while a slot was free; None while none waits."""
         self._what = ""  # what the last of them waited for
+        self.note_pause()
 
     def close(self, status: Status, error: Exception) -> None:
         """Let nothing more start."""
@@ -86,31 +92,32 @@ class Gate:
         if self._retries is not None and self._retries.pause.due() > -inf:
             self.is_open = False
 
-    async def ask(self, outcome: Outcome) -> Grant:
-        """Wait until an attempt may start; raises what a limit refuses it with, or a function of the user's raises."""
-        grant = Grant()
-        try:
-            while self._retries is not None and (pause := self._retries.delay(self._time())) > 0:
-                with self._waiting(outcome, "the provider's pause"):
-                    await asyncio.sleep(pause)
-            if self._budget is not None and self.closed is None:
-                grant.claim = self._budget.try_acquire(outcome.task, self._agent)
-                if grant.claim is None:
-                    with self._waiting(outcome, "the budget"):
-                        grant.claim = await self._budget.acquire(outcome.task, self._agent)
-            if self._rate is not None and self.closed is None:
-                tokens = self._rate.cost(outcome.task, self._agent)
-                grant.reservation = self._rate.try_acquire(tokens)
-                if grant.reservation is None:
-                    with self._waiting(outcome, "the rate"):
-                        grant.reservation = await self._rate.acquire(tokens)
-        except BaseException:
-            grant.give_back()
-            raise
+    async def claim(self, outcome: Outcome, grant: Grant) -> None:
+        """Wait until the provider's pause is over and the budget allows the attempt; holds no slot."""
+        await self._pause(outcome)
+        if self._budget is not None and self.closed is None:
+            grant.claim = self._budget.try_acquire(outcome.task, self._agent)
+            if grant.claim is None:
+                with self._waiting(outcome, "the budget"):
+                    grant.claim = await self._budget.acquire(outcome.task, self._agent)
+
+    async def reserve(self, outcome: Outcome, grant: Grant) -> None:
+        """Wait until the rate allows a start, and a pause that has begun meanwhile is over."""
+        await self._pause(outcome)
+        if self._rate is not None and self.closed is None and grant.reservation is None:
+            tokens = self._rate.cost(outcome.task, self._agent)
+            grant.reservation = self._rate.try_acquire(tokens)
+            if grant.reservation is None:
+                with self._waiting(outcome, "the rate"):
+                    grant.reservation = await self._rate.acquire(tokens)
         if outcome.started is None and not outcome.spans:  # it did not have to wait after those before it
             with self._waiting(outcome, self._what):
                 pass
-        return grant
+
+    async def _pause(self, outcome: Outcome) -> None:
+        while self._retries is not None and (pause := self._retries.delay(self._time())) > 0:
+            with self._waiting(outcome, "the provider's pause"):
+                await asyncio.sleep(pause)
 
     @contextmanager
     def _waiting(self, outcome: Outcome, what: str) -> Iterator[None]:

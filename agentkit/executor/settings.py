@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from asyncio import CancelledError
+from asyncio import CancelledError, get_running_loop
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from math import inf
@@ -126,16 +126,29 @@ class Plan(Generic[T, R]):
         finally:
             if grant is not None:
                 grant.settle(usage, model, error is not None)
+        if usage is not None and usage.total_tokens:
+            outcome.usage = usage if outcome.usage is None else outcome.usage + usage
         if error is not None and self.rate_limiter is not None:
             self.rate_limiter.update_from(error)
-        if self.observe is None:
-            return
+        if self.observe is not None:
+            try:
+                self._tell_limiter(self.observe, times, usage, error)
+            except Exception as raised:  # a listener of the limiter: the task has its answer all the same
+                report_error("a limiter could not follow an attempt", raised)
+
+    def _tell_limiter(
+        self,
+        observe: Callable[..., None],
+        times: tuple[float, float],
+        usage: Usage | None,
+        error: BaseException | None,
+    ) -> None:
         started, finished = times
         if error is None:
             written = 0 if usage is None else usage.output_tokens
-            self.observe(started, finished, per_token=(finished - started) / written if written else None)
+            observe(started, finished, per_token=(finished - started) / written if written else None)
         elif is_overload(error) and (self.retries is None or retry_after(error) is None):
-            self.observe(started, finished, refused=True)  # with a hint it is about the rate, which the pause meets
+            observe(started, finished, refused=True)  # with a hint it is about the rate, which the pause meets
 
     def next_try(self, outcome: Outcome[T, R], error: BaseException, began: float, finished: float) -> float | None:
         """Return the seconds until the next attempt; None if this was the last one."""
@@ -193,10 +206,16 @@ class _Bar:
 
 def open_bar(total: int | None) -> _Bar | None:
     """A progress bar, where there is a terminal or a notebook to show it, and tqdm; else None."""
-    if not (sys.stderr.isatty() or "ipykernel" in sys.modules):
+    if "ipykernel" not in sys.modules and (sys.stderr is None or not sys.stderr.isatty()):
         return None
     try:
         from tqdm.auto import tqdm
-    except ImportError:
+
+        return _Bar(tqdm(total=total, unit="task"))
+    except Exception:  # it is not installed, or has nowhere to draw
         return None
-    return _Bar(tqdm(total=total, unit="task"))
+
+
+def report_error(message: str, error: BaseException) -> None:
+    """Hand an error that must not end a run to the event loop's exception handler."""
+    get_running_loop().call_exception_handler({"message": message, "exception": error})

@@ -41,7 +41,7 @@ class Source(Generic[T]):
         """The input index of each task, where they are not taken in input order."""
         if cost is not None:
             tasks, self.order = _longest_first(tasks, cost)
-        self.total = len(tasks) if isinstance(tasks, Sized) else None
+        self.total = len(tasks) if isinstance(tasks, Sized) and not self.is_async else None
         """How many tasks there are; None where that cannot be known."""
         self.taken = 0
         """Tasks taken so far."""
@@ -51,7 +51,7 @@ class Source(Generic[T]):
         """What the source raised, if that is why there are no more."""
         self._tasks: Any = aiter(tasks) if self.is_async else iter(tasks)  # type: ignore[arg-type]
         self._feeder: asyncio.Task[None] | None = None
-        self._arrived: list[Outcome[T, Any]] = []
+        self.arrived: list[Outcome[T, Any]] = []
         self._wanted = asyncio.Event()
 
     @property
@@ -72,8 +72,8 @@ class Source(Generic[T]):
     def take(self) -> Outcome[T, Any] | None:
         """Return a new outcome for the next task; None if there is none, or none yet."""
         if self.is_async:
-            if self._arrived:
-                return self._arrived.pop()
+            if self.arrived:
+                return self.arrived.pop()
             self._wanted.set()
             return None
         if self.exhausted:
@@ -104,11 +104,11 @@ class Source(Generic[T]):
 
     async def _feed(self, now: Callable[[], float], wake: Callable[[], None]) -> None:
         try:
-            while True:
+            while not self.exhausted:
                 await self._wanted.wait()
                 task = await anext(self._tasks)
                 self._wanted.clear()
-                self._arrived.append(Outcome(self.taken, task, submitted=now()))
+                self.arrived.append(Outcome(self.taken, task, submitted=now()))
                 self.taken += 1
                 wake()
         except StopAsyncIteration:
@@ -126,12 +126,17 @@ class Source(Generic[T]):
         if self.total is None or self.error is not None:
             return []
         self.exhausted = False
-        outcomes = list(iter(self.take, None))
-        for outcome in outcomes:
-            if writer is not None:  # which may know that it is done
-                writer.recall(outcome)
-            if outcome.finished is None:
+        outcomes: list[Outcome[T, Any]] = []
+        try:
+            while (outcome := self.take()) is not None:
                 outcome.error = asyncio.CancelledError(f"not started: {reason}")
+                outcomes.append(outcome)
+                if writer is not None:  # which may know that it is done
+                    writer.recall(outcome)
+                    if outcome.finished is not None and outcome.status == "success":
+                        outcome.error = None
+        except BaseException:  # the run has ended already, and its report is worth more
+            pass
         return outcomes
 
     def __repr__(self) -> str:
