@@ -46,10 +46,10 @@ def test_call_nested_under_a_budget_that_reserves_does_not_deadlock(limit: int) 
             await asyncio.sleep(1)
             return await executor.call(task, second)
 
-        calls = [executor.call(task, handler) for task in range(2)]
+        calls = [executor.call(task, handler) for task in range(4)]
         return await asyncio.wait_for(asyncio.gather(*calls), 100)
 
-    assert simulate(main) == [0, 1]
+    assert simulate(main) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("cancels", [1, 3])
