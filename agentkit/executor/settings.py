@@ -26,7 +26,7 @@ from agentkit.retry.failures import is_overload, status_of
 from agentkit.retry.policy import Retries
 from agentkit.semaphore import CapacityLimiter
 
-__all__ = ["ON_ERROR", "OnError", "Plan", "RunStatistics", "Settings", "open_bar"]
+__all__ = ["ON_ERROR", "OnError", "Plan", "RunStatistics", "Settings", "open_bar", "report_error"]
 
 OnError = Literal["collect", "stop", "raise"]
 ON_ERROR = ("collect", "stop", "raise")
