@@ -22,6 +22,7 @@ __all__ = ["beside", "running_loop", "thread_for", "throw_into"]
 T = TypeVar("T")
 
 _GRACE = 1.0  # real seconds after each of the two steps of Stop
+_SLICE = 0.5  # real seconds of a wait after which an interrupt that came in between is seen
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
@@ -71,7 +72,8 @@ def beside(work: Callable[[], T], stop: Callable[[], None] | None = None) -> T:
     thread, answer = thread_for(work, "agentkit-beside")
     try:
         thread.start()
-        wait([answer])
+        while wait([answer], _SLICE).not_done:  # a signal just before a wait does not end it
+            pass
     except KeyboardInterrupt:
         if stop is not None:
             stop()
