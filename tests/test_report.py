@@ -631,6 +631,7 @@ def test_span_loses_nothing_among_threads():
 def test_Outcome_adds_a_span_without_copying_the_others():
     """The log is extended in place, so the cost of a span does not grow with their number."""
     outcome = done(0, 0, 1)
+    outcome.add_span("step", 0, 1)
     log = outcome.span_log
     for i in range(1_000):
         outcome.add_span("step", i, i + 1)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from agentkit.base.arguments import text
@@ -81,6 +82,9 @@ class Reads:
         return getattr(self, name) if name in self else default
 
 
+_first_span = Lock()  # threads of one agent may log their first spans at the same time
+
+
 @dataclass(slots=True)
 class Outcome(Reads, Generic[T, R]):
     """The record of one task: its status, result or error, and its times. Generic in the task and the result.
@@ -112,7 +116,7 @@ class Outcome(Reads, Generic[T, R]):
     """Written by the executor if there is more to record than one plain attempt; read `attempts` instead."""
     usage: Usage | None = None
     """What its calls used, failed attempts included; None if that is not known."""
-    span_log: list[Span] = field(default_factory=list, repr=False)
+    span_log: list[Span] | None = field(default=None, repr=False)
     """Written by `add_span`; read `spans` instead."""
 
     def keys(self) -> tuple[str, ...]:
@@ -125,12 +129,15 @@ class Outcome(Reads, Generic[T, R]):
 
     def add_span(self, name: str, started: float, finished: float) -> None:
         """Add a span; times are seconds since the run began. Takes constant time, and any thread may call it."""
+        if self.span_log is None:  # made when it is needed: most outcomes have no span
+            with _first_span:
+                self.span_log = [] if self.span_log is None else self.span_log
         self.span_log.append(Span(name, started, finished))
 
     @property
     def spans(self) -> tuple[Span, ...]:
         """Spans logged by the agent, and waits for a rate limit, budget or pause, in the order in which they ended."""
-        return tuple(self.span_log)
+        return tuple(self.span_log or ())
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
