@@ -13,9 +13,9 @@ import pytest
 from nbformat.v4 import new_code_cell
 
 from agentkit.lab.course.__main__ import main
+from agentkit.lab.course.cells import read, tags
 from agentkit.lab.course.grade import ResourceLimits, grade
 from agentkit.lab.course.make import make
-from agentkit.lab.course.notebooks import read, tags
 
 SAMPLES = Path(__file__).parent / "course_samples"
 BUILD = runpy.run_path(str(SAMPLES / "build.py"))

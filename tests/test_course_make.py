@@ -15,8 +15,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from agentkit.lab.course.__main__ import main
+from agentkit.lab.course.cells import ABSOLUTE, CellError, definitions, normalise, read, stub, student_version
 from agentkit.lab.course.make import make
-from agentkit.lab.course.notebooks import ABSOLUTE, CellError, definitions, normalise, read, stub, student_version
 
 SAMPLES = Path(__file__).parent / "course_samples"
 BUILD = runpy.run_path(str(SAMPLES / "build.py"))

@@ -9,8 +9,8 @@ import nbformat
 import pytest
 
 from agentkit.lab.course.__main__ import main
+from agentkit.lab.course.cells import read, solutions
 from agentkit.lab.course.mutants import mutants
-from agentkit.lab.course.notebooks import read, solutions
 
 HERE = Path(__file__).parent
 BUILD = runpy.run_path(str(HERE / "course_samples" / "build.py"))

@@ -11,8 +11,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from agentkit.lab.course.__main__ import main
+from agentkit.lab.course.cells import guides, read
 from agentkit.lab.course.make import make
-from agentkit.lab.course.notebooks import guides, read
 from agentkit.lab.course.style import violations
 
 HERE = Path(__file__).parent

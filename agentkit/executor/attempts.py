@@ -1,6 +1,6 @@
 """The attempts of a run that are in flight, and one timer for all their time limits.
 
-What it holds: `Attempts`; `begun`, which makes an asyncio task that sees an early cancellation; `turn`;
+What it holds: `LiveAttempts`; `begun`, which makes an asyncio task that sees an early cancellation; `turn`;
 `without_caller`.
 Guarantees: no attempt is cancelled early; at most one timer is set, however many attempts there are.
 Strategy: the timer is set for the earliest instant. An `asyncio.timeout` per call would set and clear a timer each.
@@ -15,10 +15,10 @@ from contextvars import Context
 from math import inf
 from typing import Any
 
-__all__ = ["Attempts", "begun", "turn", "without_caller"]
+__all__ = ["LiveAttempts", "begun", "turn", "without_caller"]
 
 
-class Attempts:
+class LiveAttempts:
     """Attempts in flight, by the number of their task; the dispatcher adds and removes them itself."""
 
     __slots__ = ("_in_order", "due", "late", "live", "timer")

@@ -17,7 +17,7 @@ from contextvars import copy_context
 from math import inf
 from typing import Any, Generic
 
-from agentkit.executor.attempts import Attempts, begun, turn, without_caller
+from agentkit.executor.attempts import LiveAttempts, begun, turn, without_caller
 from agentkit.executor.call import UNFINISHED, Nesting, NeverStarts, forgotten_await, inside
 from agentkit.executor.grants import Gate, Grant, refusal
 from agentkit.executor.settings import Plan, open_bar
@@ -48,7 +48,7 @@ class Dispatcher(Generic[T, R]):
         self._call, self._retries = plan.call, plan.retries
         self._timed = plan.settings.timeout is not None or plan.settings.deadline is not None
         self._loop: asyncio.AbstractEventLoop | None = None  # None until the run begins
-        self._attempts = Attempts(in_order=plan.settings.deadline is None)
+        self._attempts = LiveAttempts(in_order=plan.settings.deadline is None)
         self._live = self._attempts.live
         self._due: deque[Outcome[T, R]] = deque()  # to be tried again now
         self._later: dict[int, tuple[Outcome[T, R], asyncio.TimerHandle]] = {}  # to be tried again after a wait

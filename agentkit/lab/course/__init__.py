@@ -1,7 +1,7 @@
 '''Coursework: exercises, checks, hints and quizzes, and the commands that make, test and grade notebooks.
 
 `exercise`: the records an author writes. `registry`: finds the lesson files in `lessons/`. `checks`: `check` and
-`hint`. `questions`: `quiz`. `notebooks`: reads, writes and transforms notebooks. `execute`: runs one in a fresh kernel.
+`hint`. `questions`: `quiz`. `cells`: reads, writes and transforms notebooks. `execute`: runs one in a fresh kernel.
 `make`, `mutants`, `style` and `grade`: the commands that `__main__` runs. `rules`: the style rules. `submission`,
 `sandbox`, `bounded_kernel`: what `grade` takes from a submission, and the limited kernel that runs it.
 

@@ -50,7 +50,7 @@ def _notebooks(given: Path | None) -> Path:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     options = _parser().parse_args(argv)
-    from agentkit.lab.course.notebooks import CellError
+    from agentkit.lab.course.cells import CellError
 
     try:
         return _command(options, _notebooks(options.notebooks))

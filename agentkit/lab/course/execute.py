@@ -21,7 +21,7 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-from agentkit.lab.course.notebooks import CellError, where
+from agentkit.lab.course.cells import CellError, where
 
 __all__ = ["Kernel", "execute", "kernel_environment"]
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from agentkit.base.arguments import whole
+from agentkit.lab.course.cells import CellError, exercise_name, read, solutions, tags
 from agentkit.lab.course.checks import NOT_YET
-from agentkit.lab.course.notebooks import CellError, exercise_name, read, solutions, tags
 from agentkit.lab.course.sandbox import ResourceLimits, RunErrors, run
 from agentkit.lab.course.submission import answers, is_blank, lesson_number, merged, not_there
 

@@ -16,8 +16,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from agentkit.lab.course.execute import execute
-from agentkit.lab.course.notebooks import (
+from agentkit.lab.course.cells import (
     CellError,
     is_lesson,
     normalise,
@@ -28,6 +27,7 @@ from agentkit.lab.course.notebooks import (
     tags,
     write,
 )
+from agentkit.lab.course.execute import execute
 
 __all__ = ["make"]
 

@@ -19,9 +19,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agentkit.lab.course.cells import asked_for, definitions, exercise_name, read, solutions, stub, tags
 from agentkit.lab.course.checks import run_cases
 from agentkit.lab.course.exercise import Exercise, Swap, words
-from agentkit.lab.course.notebooks import asked_for, definitions, exercise_name, read, solutions, stub, tags
 from agentkit.lab.course.registry import lesson
 
 __all__ = ["mutants", "proof"]

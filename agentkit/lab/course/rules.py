@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from agentkit.lab.course.notebooks import ABSOLUTE, is_lesson, parsed, tags, texts, where
+from agentkit.lab.course.cells import ABSOLUTE, is_lesson, parsed, tags, texts, where
 
 __all__ = ["LEARNER_RULES", "NOTEBOOK_RULES", "Page", "SizeLimits", "Violation", "minutes", "readme"]
 

@@ -24,9 +24,9 @@ from nbclient.exceptions import DeadKernelError
 
 from agentkit.base.arguments import number, whole
 from agentkit.lab.course.bounded_kernel import MEMORY
+from agentkit.lab.course.cells import tags
 from agentkit.lab.course.checks import RECORD
 from agentkit.lab.course.execute import Kernel, kernel_environment
-from agentkit.lab.course.notebooks import tags
 
 __all__ = ["ResourceLimits", "RunErrors", "run"]
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from agentkit.lab.course.notebooks import CellError, named_cells, read, student_path, student_version, tags
+from agentkit.lab.course.cells import CellError, named_cells, read, student_path, student_version, tags
 from agentkit.lab.course.rules import LEARNER_RULES, NOTEBOOK_RULES, Page, Violation, readme
 
 __all__ = ["report", "violations"]

@@ -20,7 +20,7 @@ from typing import Any
 
 from nbformat.v4 import new_code_cell
 
-from agentkit.lab.course.notebooks import CellError, asked_for, definitions, exercise_name, stub, tags
+from agentkit.lab.course.cells import CellError, asked_for, definitions, exercise_name, stub, tags
 from agentkit.lab.course.registry import lessons
 
 __all__ = ["answers", "is_blank", "lesson_number", "merged", "not_there"]
