@@ -17,7 +17,6 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # whatever is below them.
 LADDER: dict[str, set[str]] = {
     "orchestration": {"executor", "agent", "state", "journal", "report", "semaphore"},
-    "cluster": {"executor", "agent", "state", "journal", "report", "semaphore"},
     "executor": {"agent", "journal", "retry", "limits", "semaphore", "report"},
     "journal": {"agent", "report"},
     "agent": {"semaphore", "report"},
@@ -40,7 +39,7 @@ LADDER: dict[str, set[str]] = {
     "lab.claims": {"lab.data"},
     "lab.data": set(),
 }
-CORE = {room for room in LADDER if not room.startswith("lab.")} - {"plots", "cluster"}
+CORE = {room for room in LADDER if not room.startswith("lab.")} - {"plots"}
 # Packages that a file of the core may import, inside a function or for type checkers only, and in which rooms.
 LAZY = {
     "openai": {"agent", "retry"},
@@ -139,7 +138,7 @@ def _wrong_inside(name: str, targets: Mapping[str, str]) -> list[str]:
         return [f"tests/test_ladder.py does not know the room {room!r}: give it a place on the ladder"]
     allowed = _below(room)
     if room.startswith("lab."):
-        allowed |= CORE | {"plots", "cluster"}
+        allowed |= CORE | {"plots"}
     return [
         f"{name} imports {target}, which is not below it"
         for target in targets
@@ -185,7 +184,7 @@ def test_ladder_door_is_opened_on_a_call() -> None:
 def test_ladder_folders_are_the_rooms() -> None:
     """Each room is one folder, or one of the lab's own files; nothing of the core lies outside them."""
     rooms = {_room(name) for name in SOURCES} - {""}
-    assert rooms | {"cluster"} == LADDER.keys()
+    assert rooms == LADDER.keys()
     assert [path.name for path in PACKAGE.glob("*.py")] == ["__init__.py"]
 
 
