@@ -83,8 +83,9 @@ class Kernel:
         self._cell = self.client.execute(
             BEGIN + code, stop_on_error=False
         )  # else the kernel may drop the cell that comes next
-        while self.client.get_iopub_msg(timeout=60)["content"].get("text") != "waiting\n":
-            pass
+        printed = ""  # the word and the end of its line may come in two messages
+        while "waiting" not in printed:
+            printed += self.client.get_iopub_msg(timeout=60)["content"].get("text", "")
         time.sleep(0.2)  # the loop goes to sleep just after it printed; the kernel gives no sign of that
 
     def stop(self, timeout: float) -> tuple[str, float]:
