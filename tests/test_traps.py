@@ -194,12 +194,19 @@ def test_StopIteration_in_a_process_is_its_failure():
 # -- cancellations of others ------------------------------------------------------------------------------------------
 
 
-def _library_timeout() -> Any:
-    """What aiohttp up to 3.10.5 and others did: cancel the current task, catch that, and never uncancel."""
+async def _library(way: str) -> None:
+    """Time out as aiohttp up to 3.10.5 and others did: cancel the current task, catch that, and never uncancel.
+
+    It `raises` an error of its own, or `swallows` the cancellation.
+    """
     me = asyncio.current_task()
     assert me is not None
     asyncio.get_running_loop().call_soon(me.cancel)
-    return me
+    try:
+        await asyncio.sleep(1)
+    except asyncio.CancelledError:
+        if way == "raises":
+            raise TimeoutError("from the library") from None
 
 
 @pytest.mark.parametrize("way", ["swallows", "raises", "leaves a timer", "cancels itself"])
@@ -216,12 +223,7 @@ def test_library_that_cancels_the_task_and_leaves_it_so(loop_kind: Run, way: str
         if way == "leaves a timer":
             asyncio.get_running_loop().call_later(0.001, asyncio.current_task().cancel)  # type: ignore[union-attr]
             return task
-        _library_timeout()
-        try:
-            await asyncio.sleep(1)
-        except asyncio.CancelledError:
-            if way == "raises":
-                raise TimeoutError("from the library") from None
+        await _library(way)
         return task
 
     async def main() -> Any:
@@ -240,12 +242,7 @@ def test_library_that_cancels_the_task_in_a_pipeline(way: str):
 
     async def agent(item: int) -> int:
         if item == 3:
-            _library_timeout()
-            try:
-                await asyncio.sleep(1)
-            except asyncio.CancelledError:
-                if way == "raises":
-                    raise TimeoutError("from the library") from None
+            await _library(way)
         return item
 
     report = simulate(lambda: Pipeline([agent, agent]).execute(range(10)))
